@@ -1,0 +1,1 @@
+"""The convolutional network of the book, once per framework."""
