@@ -1,0 +1,110 @@
+"""The exercises' checkers: `check("ch02.normalize", answer)` says whether an answer holds on random cases.
+
+The checkers of a chapter live in one file, `chNN.py`. A checker draws its cases anew each time, so that an answer that
+only fits the example on the page is found out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_CHECKERS: dict[str, Callable[[Any, np.random.Generator], None]] = {}
+
+
+class Verdict:
+    """What a check found. `passed` is True, False, or None for an exercise that was not attempted."""
+
+    def __init__(self, exercise: str, passed: bool | None, message: str) -> None:
+        self.exercise, self.passed, self.message = exercise, passed, message
+
+    def __repr__(self) -> str:
+        return f"{self.exercise}: {self.message}"
+
+
+class Wrong(Exception):
+    """Raised by a checker: says what is wrong with an answer, in a sentence that helps."""
+
+
+class _NotAttempted(Exception):
+    pass
+
+
+def checker(exercise: str) -> Callable:
+    """Register a function `(answer, rng)` that raises `Wrong` unless the answer holds."""
+
+    def register(function: Callable[[Any, np.random.Generator], None]) -> Callable:
+        _CHECKERS[exercise] = function
+        return function
+
+    return register
+
+
+def check(exercise: str, answer: Any) -> Verdict:
+    """Check an answer, a function or a value, on random cases.
+
+    A stub, `NotImplemented` or a function that returns it, is "not attempted". An answer that raises is "not yet".
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    chapter = exercise.partition(".")[0]
+    try:
+        importlib.import_module(f"{__package__}.{chapter}")
+    except ModuleNotFoundError:
+        pass
+    if exercise not in _CHECKERS:
+        known = ", ".join(sorted(name for name in _CHECKERS if name.startswith(chapter))) or "none in this chapter"
+        raise ValueError(f"there is no exercise {exercise!r}; known: {known}")
+    try:
+        _CHECKERS[exercise](_watched(answer), np.random.default_rng())
+    except _NotAttempted:
+        return Verdict(exercise, None, "not attempted")
+    except Wrong as wrong:
+        return Verdict(exercise, False, f"not yet. {wrong}")
+    except Exception as error:
+        return Verdict(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
+    return Verdict(exercise, True, "correct")
+
+
+def _watched(answer: Any) -> Any:
+    """The answer, where a call that returns NotImplemented or changes its arguments is noticed."""
+    if answer is NotImplemented:
+        raise _NotAttempted
+    if not callable(answer):
+        return answer
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        arrays = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
+        before = [value.copy() for value in arrays]
+        result = answer(*args, **kwargs)
+        if result is NotImplemented:
+            raise _NotAttempted
+        for value, copy in zip(arrays, before, strict=True):
+            if not np.array_equal(value, copy, equal_nan=True):
+                raise Wrong("Your function changed the array it was given; work on a copy.")
+        return result
+
+    return call
+
+
+def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "") -> None:
+    """Raise `Wrong` unless `got` has the shape of `expected` and its values up to `tol` times their scale."""
+    expected = np.asarray(expected)
+    try:
+        array = np.asarray(got, dtype=expected.dtype if expected.dtype.kind in "fc" else None)
+    except (TypeError, ValueError):
+        raise Wrong(f"{what} should be an array of shape {expected.shape}, got {type(got).__name__}.") from None
+    if array.shape != expected.shape:
+        raise Wrong(f"{what} should have shape {expected.shape}, got {array.shape}. {hint}".rstrip())
+    scale = max(float(np.max(np.abs(expected), initial=0)), 1e-12)
+    if not (np.isfinite(array).all() and np.max(np.abs(array - expected), initial=0) <= tol * scale):
+        raise Wrong(f"{what} is {_short(array)}, expected {_short(expected)}. {hint}".rstrip())
+
+
+def _short(array: np.ndarray) -> str:
+    text = np.array2string(array.ravel()[:5], precision=4, separator=", ")
+    return text if array.size <= 5 else f"{text[:-1]}, …]"

@@ -1,0 +1,67 @@
+"""Static guards over the notebooks of the book, and the version for learners. nbval itself re-executes them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import nb as tool
+import nb_guards as guards
+import pytest
+
+NOTEBOOKS = tool.notebooks()
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+
+
+@every_notebook
+def test_static_guards(path: Path) -> None:
+    problems = guards.check_notebook(tool.read(path), path.name, path.stat().st_size)
+    assert not problems, "\n".join([f"{path.name}:", *problems])
+
+
+@every_notebook
+def test_text_round_trip(path: Path) -> None:
+    nb = tool.normalise(tool.read(path))
+    back = tool.from_text(tool.to_text(nb))
+    assert [tool.signature(cell) for cell in back.cells] == [tool.signature(cell) for cell in nb.cells]
+
+
+@every_notebook
+def test_is_normalised(path: Path) -> None:
+    nb = tool.read(path)
+    assert tool.normalise(copy.deepcopy(nb)) == nb, f"{path.name} was not written by tools/nb.py: run it again"
+
+
+def test_list_of_cells_that_are_not_compared(capsys: pytest.CaptureFixture) -> None:
+    """Print how many cells of each notebook nbval executes without comparing; `check_trained` wants an assertion."""
+    lines = []
+    for path in NOTEBOOKS:
+        nb = tool.read(path)
+        code = sum(cell.cell_type == "code" for cell in nb.cells)
+        lines.append(f"{path.name:40} {guards.count_trained(nb):3} of {code:3} code cells are not compared")
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+
+
+@every_notebook
+def test_student_version(path: Path) -> None:
+    """Without solutions: nothing given away, and every check runs and says "not attempted".
+
+    Executed are the imports, the stubs and the checks: an exercise does not need the chapter's trained cells, and the
+    rest of the notebook is executed by nbval. That no cell needs what only a solution defines is a static guard.
+    """
+    nb = tool.student(tool.read(path))
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert all("solution" not in guards.tags(cell) and not cell.outputs for cell in code)
+    checks = [cell for cell in code if guards.final_check(cell)]
+    assert len(checks) == len(guards.exercises(nb))
+    if not checks:
+        return
+    imports = guards.import_cells(nb)
+    nb.cells = [cell for cell in code if cell in imports or "exercise" in guards.tags(cell) or cell in checks]
+    tool.execute(nb, f"{path.name} without solutions")
+    for cell in nb.cells:
+        if name := guards.final_check(cell):
+            assert f"{name}: not attempted" in "\n".join(guards.output_texts(cell)), (
+                f"the check of {name} in {path.name}"
+            )

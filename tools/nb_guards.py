@@ -1,0 +1,505 @@
+"""What nbval does not see: static guards over executed notebooks, the lint of the words, the comparison of pictures.
+
+``check_notebook`` returns one line for each problem; ``tools/nb.py check`` prints them and ``tests/test_notebooks.py``
+fails on them. ``conftest.py`` compares the pictures while nbval executes.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbformat import NotebookNode
+
+MAX_NOTEBOOK_BYTES = 1_000_000
+MAX_PICTURE_BYTES = 80_000
+MAX_PICTURE_WIDTH = 1000  # pixels
+MAX_PICTURE_DPI = 100
+MIN_ALT_LENGTH = 20
+MIN_EXERCISES = 4
+MAX_READING_MINUTES = 25
+
+KINDS = ("derive", "implement", "experiment", "diagnose")
+OPENING = ("**You will do**", "**You will learn**", "**You need**", "**Reading time**")
+SECTIONS = ("Remember", "Exercises", "Further reading")
+CHAPTER = re.compile(r"(\d\d)_\w+(\.student)?\.ipynb")
+TRAINED = "nbval-ignore-output"  # tag of cells whose outputs differ between processors
+FORBIDDEN_TAGS = {"nbval-skip", "nbval-check-output", "pytest-validate-ignore-output"}
+METADATA = {"tags", "mystnb", "jupyter"}
+
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+|\b0x[0-9a-fA-F]{9,16}\b")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/~-])/(?:home|root|tmp|Users|private|work|usr/(?:local/)?lib)/\w[^\s'\"]*"
+    r"|\b[A-Z]:\\\\?Users\b[^\s'\"]*|\bsite-packages\b|\bipykernel_\d+"
+)
+MAGIC = re.compile(r"^\s*(?:[%!]|\w+\s*=\s*[%!])", re.MULTILINE)
+NBVAL_COMMENT = re.compile(r"^\s*#+\s*(?:NBVAL|PYTEST_VALIDATE)_\w+", re.MULTILINE)
+EXERCISE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{exercise\}", re.MULTILINE)
+LABEL = re.compile(r"^:label:\s*(\S+)\s*$", re.MULTILINE)
+_KIND = rf"(?P<kind>{'|'.join(KINDS)})"
+LEVEL = re.compile(rf"\b{_KIND}\b\W+level\W+(?P<level>[1-4])\b", re.IGNORECASE)
+GATED = re.compile(r"\{(?:exercise|solution)-(?:start|end)\}|\{glue(?::\w+)?\}")
+
+
+# Reading a notebook
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def parse(cell: NotebookNode) -> ast.Module | None:
+    """The syntax tree of a code cell, None where it is not plain Python."""
+    try:
+        return ast.parse(cell.source)
+    except SyntaxError:
+        return None
+
+
+def has_assert(cell: NotebookNode) -> bool:
+    """Whether the cell asserts something when it runs: ``assert`` or a function of ``numpy.testing``.
+
+    An ``assert`` inside a function that is only defined does not count, nor does one about a constant.
+    """
+    tree = parse(cell)
+    return tree is not None and any(map(_asserts, _executed(tree)))
+
+
+def _asserts(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assert):
+        return not isinstance(node.test, ast.Constant)
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        return name.startswith("assert_")
+    return False
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below ``node`` that run with it: not the bodies of functions and classes."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield child
+            yield from _executed(child)
+
+
+def output_texts(cell: NotebookNode) -> Iterator[str]:
+    """Every textual output of a code cell."""
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            yield output.text
+        elif output.output_type == "error":
+            yield "\n".join([output.ename, output.evalue, *output.traceback])
+        else:
+            for kind, data in output.get("data", {}).items():
+                if kind.startswith("text/") or kind == "image/svg+xml":
+                    yield data
+
+
+def final_check(cell: NotebookNode) -> str | None:
+    """The name in ``check("ch02.name", …)`` where that call is the last statement of the cell, else None."""
+    tree = parse(cell)
+    last = tree.body[-1] if tree and tree.body else None
+    call = last.value if isinstance(last, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "check" and call.args:
+        first = call.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            return first.value
+    return None
+
+
+def import_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells that only import (and call, as in ``use_style()``)."""
+    return [cell for cell in nb.cells if cell.cell_type == "code" and _is_import(cell)]
+
+
+def _is_import(cell: NotebookNode) -> bool:
+    tree = parse(cell)
+    return (
+        tree is not None
+        and any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+        and all(
+            isinstance(node, (ast.Import, ast.ImportFrom))
+            or (isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Constant)))
+            for node in tree.body
+        )
+    )
+
+
+# Pictures
+
+
+def pictures(outputs: Iterable[NotebookNode]) -> list[bytes]:
+    """The PNG files among the outputs of a cell."""
+    return [
+        base64.b64decode(output["data"]["image/png"])
+        for output in outputs or []
+        if "image/png" in (output.get("data") or {})
+    ]
+
+
+# A pixel differs clearly where a channel differs by more than 40 of 255. Measured on figures of 546 × 413 pixels:
+# data that differ by a relative 1e-6 change no pixel clearly; a digit of a title changes 36, a dot of the smallest
+# size 42, one of the default size 90, a word 250 and more. The share below is 7 pixels there.
+CLEAR_STEP = 40
+CLEAR_SHARE = 3e-5
+
+
+def compare_pictures(stored: bytes, made: bytes) -> str | None:
+    """How the second PNG clearly differs from the first, None where it does not."""
+    a, b = _pixels(stored), _pixels(made)
+    if a.shape != b.shape:
+        return f"the stored picture has {a.shape[1]} × {a.shape[0]} pixels, the new one {b.shape[1]} × {b.shape[0]}"
+    different = (np.abs(a - b) > CLEAR_STEP).any(axis=-1)
+    if different.mean() > CLEAR_SHARE:
+        rows, columns = np.nonzero(different)
+        return (
+            f"{different.sum()} of {different.size} pixels differ clearly, in rows {rows.min()}–{rows.max()} "
+            f"and columns {columns.min()}–{columns.max()}"
+        )
+    return None
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    canvas = Image.new("RGBA", image.size, "white")  # a transparent picture is seen on the page
+    return np.asarray(Image.alpha_composite(canvas, image).convert("RGB"), dtype=np.int16)
+
+
+# Guards over one notebook
+
+
+def check_notebook(nb: NotebookNode, name: str, size: int | None = None) -> list[str]:
+    """Every problem of the executed notebook ``nb`` with file name ``name`` and ``size`` bytes, one line each."""
+    problems = [*check_form(nb, size), *check_outputs(nb), *check_pictures(nb), *check_code(nb), *check_trained(nb)]
+    problems += [f"prose: {problem}" for problem in check_words(nb)]
+    if match := CHAPTER.fullmatch(name):
+        problems += [*check_sections(nb), *check_exercises(nb, f"ch{match[1]}")]
+    return problems
+
+
+def _code(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
+    return [(number, cell) for number, cell in enumerate(nb.cells) if cell.cell_type == "code"]
+
+
+def check_form(nb: NotebookNode, size: int | None = None) -> Iterator[str]:
+    """Valid, small, executed in order, for the kernel ``python3``, with the metadata of the book only."""
+    try:
+        nbformat.validate(nb)
+    except nbformat.ValidationError as error:
+        yield f"not a valid notebook: {error.args[0]}"
+    if size is not None and size >= MAX_NOTEBOOK_BYTES:
+        yield f"the file has {size} bytes, at most {MAX_NOTEBOOK_BYTES} are accepted"
+    kernel = nb.metadata.get("kernelspec", {}).get("name")
+    if kernel != "python3":
+        yield f"the kernel is {kernel!r}, not 'python3'"
+    counts = [cell.execution_count for _, cell in _code(nb)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"the execution counts are {counts}, not 1 to {len(counts)}: was every cell run, once, in order?"
+    for number, cell in enumerate(nb.cells):
+        if extra := set(cell.metadata) - METADATA:
+            yield f"cell {number}: metadata {sorted(extra)} is not of the book (run tools/nb.py)"
+        if "id" not in cell:
+            yield f"cell {number} has no id"
+        if forbidden := FORBIDDEN_TAGS & {tag.lower() for tag in tags(cell)}:
+            yield f"cell {number}: the tag {sorted(forbidden)[0]!r} would switch a comparison off"
+
+
+def check_outputs(nb: NotebookNode) -> Iterator[str]:
+    """No error that is not meant, no stderr, no memory address, no path of the machine the outputs were made on."""
+    for number, cell in _code(nb):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                yield f"cell {number}: stored error {output.ename}: {output.evalue}"
+            if output.output_type == "stream" and output.name == "stderr":
+                yield f"cell {number}: stored stderr {output.text[:80]!r}"
+        for text in output_texts(cell):
+            if match := ADDRESS.search(text):
+                yield f"cell {number}: memory address {match[0]!r} in the output"
+            if match := MACHINE_PATH.search(text):
+                yield f"cell {number}: path of this machine {match[0]!r} in the output"
+    for number, cell in enumerate(nb.cells):
+        if match := MACHINE_PATH.search(cell.source):
+            yield f"cell {number}: path of this machine {match[0]!r} in the source"
+
+
+def check_pictures(nb: NotebookNode) -> Iterator[str]:
+    """One small PNG a cell, with an alternative text that says what is seen in words."""
+    from PIL import Image
+
+    for number, cell in _code(nb):
+        found = pictures(cell.get("outputs", []))
+        if len(found) > 1:
+            yield f"cell {number}: {len(found)} pictures share one alternative text: make one picture a cell"
+        for png in found:
+            image = Image.open(io.BytesIO(png))
+            if len(png) > MAX_PICTURE_BYTES:
+                yield f"cell {number}: the picture has {len(png)} bytes, at most {MAX_PICTURE_BYTES} are accepted"
+            if image.width > MAX_PICTURE_WIDTH:
+                yield f"cell {number}: the picture is {image.width} pixels wide, at most {MAX_PICTURE_WIDTH} accepted"
+            if (dpi := image.info.get("dpi", (0,))[0]) > MAX_PICTURE_DPI + 0.5:  # stored as a whole number per metre
+                yield f"cell {number}: the picture has {dpi:.0f} dots per inch, at most {MAX_PICTURE_DPI} are accepted"
+        if found:
+            settings = cell.metadata.get("mystnb", {})
+            alt = str(settings.get("image", {}).get("alt", "")).strip()
+            if len(alt) < MIN_ALT_LENGTH or " " not in alt:
+                yield f"cell {number}: the picture's alternative text mystnb.image.alt is {alt!r}, not a sentence"
+            if numbers := measured_numbers(alt):
+                yield f"cell {number}: {numbers[0]!r} in the alternative text: say shape and direction, not values"
+            if numbers := measured_numbers(str(settings.get("figure", {}).get("caption", ""))):
+                yield f"cell {number}: {numbers[0]!r} in the caption: numbers live in outputs"
+
+
+def check_code(nb: NotebookNode) -> Iterator[str]:
+    """Plain Python that runs anywhere: the first cell imports, no magics, no path tricks, no markers in comments."""
+    code = _code(nb)
+    if code and not _is_import(code[0][1]):
+        yield f"cell {code[0][0]}: the first code cell must only import (and call, as in use_style())"
+    for number, cell in code:
+        if match := MAGIC.search(cell.source):
+            line = cell.source[match.start() :].strip().splitlines()[0]
+            yield f"cell {number}: {line!r} is a magic or a shell command, not Python"
+        elif parse(cell) is None and "raises-exception" not in tags(cell):
+            yield f"cell {number} is not Python"
+        if re.search(r"\bsys\.path\b", cell.source):
+            yield f"cell {number}: no tricks with sys.path, bnbook is installed"
+        if match := NBVAL_COMMENT.search(cell.source):
+            yield f"cell {number}: use a tag instead of the comment {match[0].strip()!r}, which readers would see"
+    # What only a solution defines is missing for a learner who has not solved the exercise.
+    given: set[str] = set()
+    solved: set[str] = set()
+    for number, cell in code:
+        tree = parse(cell)
+        if tree is None:
+            continue
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        defined = _defined(tree)
+        if "solution" in tags(cell):
+            solved |= defined
+        else:
+            if missing := sorted((names & solved) - given - defined):
+                yield f"cell {number} needs {missing[0]!r}, which only a solution defines"
+            given |= defined
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """The names that a cell gives to the notebook."""
+    names = set()
+    for node in _with_definitions(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+    return names
+
+
+def _with_definitions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _with_definitions(child)
+
+
+def check_trained(nb: NotebookNode) -> Iterator[str]:
+    """A cell whose output is not compared asserts what the text says of it, itself or in the next code cell."""
+    code = _code(nb)
+    for (number, cell), (_, following) in zip(code, [*code[1:], (None, None)], strict=True):
+        if TRAINED in tags(cell) and not has_assert(cell) and not (following is not None and has_assert(following)):
+            yield f"cell {number} is tagged {TRAINED} but neither it nor the next code cell asserts anything"
+
+
+def count_trained(nb: NotebookNode) -> int:
+    """How many cells of the notebook are executed without a comparison of their outputs."""
+    return sum(TRAINED in tags(cell) for _, cell in _code(nb))
+
+
+def check_sections(nb: NotebookNode) -> Iterator[str]:
+    """The opening and the closing sections that every chapter has."""
+    opening = []
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            break
+        opening.append(cell.source)
+    text = "\n".join(opening)
+    for phrase in OPENING:
+        if phrase not in text:
+            yield f"the opening, before the first code cell, has no {phrase}"
+    if match := re.search(r"\*\*Reading time\*\*\D*(\d+)", text):
+        if int(match[1]) > MAX_READING_MINUTES:
+            yield f"the reading time is {match[1]} minutes, at most {MAX_READING_MINUTES} are accepted"
+    elif OPENING[-1] in text:
+        yield "**Reading time** names no number of minutes"
+    headings = re.findall(r"^## +(.+?) *$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.M)
+    for section in SECTIONS:
+        if section not in headings:
+            yield f"there is no section '## {section}'"
+
+
+def exercises(nb: NotebookNode) -> list[tuple[int, NotebookNode, list[NotebookNode]]]:
+    """Each exercise: the index of its Markdown cell, that cell, and the code cells up to the next one."""
+    starts = [n for n, cell in enumerate(nb.cells) if cell.cell_type == "markdown" and EXERCISE.search(cell.source)]
+    return [
+        (start, nb.cells[start], [cell for cell in nb.cells[start + 1 : end] if cell.cell_type == "code"])
+        for start, end in zip(starts, [*starts[1:], len(nb.cells)], strict=True)
+    ]
+
+
+def check_exercises(nb: NotebookNode, chapter: str) -> Iterator[str]:
+    """At least four exercises, of all kinds, each as text, stub, check and hidden solution."""
+    found = exercises(nb)
+    if len(found) < MIN_EXERCISES:
+        yield f"{len(found)} exercises, at least {MIN_EXERCISES} are needed"
+    kinds, names = set(), []
+    for number, text, code in found:
+        where = f"exercise in cell {number}"
+        if len(EXERCISE.findall(text.source)) > 1:
+            yield f"{where}: more than one exercise in a cell"
+        if not LABEL.search(text.source):
+            yield f"{where}: no :label:"
+        if match := LEVEL.search(text.source):
+            kinds.add(match["kind"].lower())
+        else:
+            yield f"{where}: no kind and level, as in 'derive · level 2' (kinds: {', '.join(KINDS)}; levels 1 to 4)"
+        stub, check, *rest = [*code, None, None][: max(len(code), 2)]
+        solutions = []
+        for cell in rest:
+            if "solution" not in tags(cell):
+                break
+            solutions.append(cell)
+        if stub is None or "exercise" not in tags(stub):
+            yield f"{where}: the first code cell after it is no stub tagged 'exercise'"
+        elif "NotImplemented" not in {n.id for n in ast.walk(parse(stub) or ast.Module([], [])) if hasattr(n, "id")}:
+            yield f"{where}: the stub does not return NotImplemented"
+        name = final_check(check) if check is not None and "solution" not in tags(check) else None
+        if name is None:
+            yield f'{where}: no cell after the stub that ends in check("{chapter}.name", …)'
+        else:
+            names.append(name)
+            if not name.startswith(f"{chapter}."):
+                yield f"{where}: the check {name!r} should begin with '{chapter}.'"
+            if f"{name}: not attempted" not in "\n".join(output_texts(check)):
+                yield f"{where}: the stored output of the check of the stub does not say '{name}: not attempted'"
+        if not solutions:
+            yield f"{where}: no solution cell tagged 'solution' after the check"
+            continue
+        for cell in solutions:
+            if "hide-cell" not in tags(cell):
+                yield f"{where}: the solution is not tagged 'hide-cell'"
+        if (final := final_check(solutions[-1])) is None or final != name:
+            yield f"{where}: the solution does not end in the same check ({final!r} instead of {name!r})"
+        elif f"{name}: correct" not in "\n".join(output_texts(solutions[-1])):
+            yield f"{where}: the stored output of the solution does not say '{name}: correct'"
+    if missing := [kind for kind in KINDS if kind not in kinds]:
+        yield f"no exercise to {' and none to '.join(missing)}"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"two exercises use the check {name!r}"
+    for number, cell in enumerate(nb.cells):
+        if cell.cell_type == "markdown" and (match := GATED.search(cell.source)):
+            yield f"cell {number}: {match[0]} does not work in Jupyter Book 2"
+
+
+# Words: numbers live in outputs
+
+DECIMAL = re.compile(r"(?<![\w.])[-−+]?\d+\.\d++(?!\.\d)|(?<![\w.])\.\d+\b")
+PERCENT = re.compile(r"\d[\d.]*\s*(?:%|percent\b|per cent\b)")
+EXCEPTIONS = (
+    r"\b(?:Python|PyTorch|torch|NumPy|SciPy|Keras|TensorFlow|CUDA|ONNX|Jupyter Book|JupyterLab|CC BY(?:-SA)?|Apache)"
+    r"(?:[ -]?v?\d+(?:\.\d+)*\+?)(?:(?:,| to| and| or|–|-)\s*\d+(?:\.\d+)+)*",  # versions, licences
+    r"(?:§|[Ss]ections?|[Cc]hapters?|[Ee]quations?|[Ff]igures?|[Tt]ables?|[Aa]lgorithms?)\s*\d+(?:\.\d+)+",
+    r"\b9[059]\s?%(?=[\s-]*(?:\w+[\s-]+){0,2}(?:intervals?|confidence|level))",  # the convention, not a result
+)
+_EXEMPT = re.compile(
+    "|".join(
+        [
+            r"\$\$.*?\$\$",  # maths
+            r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}",
+            r"(?<!\\)\$(?:\\.|[^$\n\\]|\n(?!\n))+\$",
+            r"(?<!`)(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)",  # code spans and roles
+            r"<!--.*?-->",
+            r"<[a-zA-Z/][^>\n]*>",  # HTML tags, addresses
+            r"(?<=\])\([^)\n]*\)",  # targets of links and pictures
+            r"\bhttps?://\S+",
+            *EXCEPTIONS,
+        ]
+    ),
+    re.DOTALL,
+)
+CITATION = re.compile(r"\{cite(?::\w+)?\}|\{footcite(?::\w+)?\}")
+FENCE = re.compile(r"^\s*(?:>\s*)*(?:[-*]\s+)?(`{3,}|~{3,}|:{3,})\s*(\{[\w:-]+\})?(.*)$")
+CODE_DIRECTIVES = {
+    "math",
+    "code",
+    "code-block",
+    "code-cell",
+    "literalinclude",
+    "mermaid",
+    "raw",
+    "bibliography",
+}
+OPTION = re.compile(r"^\s*:(?!alt:)[\w-]+:.*$")
+
+
+def measured_numbers(text: str) -> list[str]:
+    """The decimals and percentages of a piece of Markdown that are not maths, code or a known exception."""
+    text = _EXEMPT.sub(lambda match: "\n" * match[0].count("\n") + "`", text)
+    return [match[0] for pattern in (DECIMAL, PERCENT) for match in pattern.finditer(text)]
+
+
+def prose_problems(text: str) -> list[tuple[int, str]]:
+    """(line number, number) for each measured number in the Markdown ``text``: rule 2, numbers live in outputs.
+
+    Exempt are maths, code, lines that cite, options of directives and ``EXCEPTIONS``.
+    """
+    lines = text.splitlines()
+    if lines and lines[0] == "---" and "---" in lines[1:]:  # front matter
+        end = lines.index("---", 1)
+        lines[: end + 1] = [""] * (end + 1)
+    fences: list[tuple[str, bool]] = []  # open fences: (marker, holds code)
+    for number, line in enumerate(lines):
+        match = FENCE.match(line)
+        if match and fences and line.strip().strip(match[1][0]) == "" and len(match[1]) >= len(fences[-1][0]):
+            if match[1][0] == fences[-1][0][0]:
+                fences.pop()
+                lines[number] = ""
+                continue
+        if fences and fences[-1][1]:
+            lines[number] = ""
+        elif match and (match[1][0] == ":" or "`" not in match[3]):
+            directive = (match[2] or "").strip("{}")
+            holds_code = directive in CODE_DIRECTIVES or (not directive and match[1][0] != ":")
+            fences.append((match[1], holds_code))
+            lines[number] = "" if holds_code or directive in ("figure", "image") else match[3]  # a title is prose
+        elif CITATION.search(line) or (fences and OPTION.match(line)):
+            lines[number] = ""
+    blanked = _EXEMPT.sub(lambda match: "\n" * match[0].count("\n") + "`", "\n".join(lines))
+    return [
+        (number, match[0])
+        for number, line in enumerate(blanked.split("\n"), start=1)
+        for pattern in (DECIMAL, PERCENT)
+        for match in pattern.finditer(line)
+    ]
+
+
+def check_words(nb: NotebookNode) -> Iterator[str]:
+    """The measured numbers that stand in Markdown cells."""
+    for number, cell in enumerate(nb.cells):
+        if cell.cell_type == "markdown":
+            for line, found in prose_problems(cell.source):
+                yield f"cell {number}, line {line}: {found!r}: let an output say it, or write maths or code"
+
+
+def check_page(path: Path) -> list[str]:
+    """The measured numbers that stand on a Markdown page."""
+    return [
+        f"line {line}: {found!r}: let an output say it, or write maths or code"
+        for line, found in prose_problems(path.read_text(encoding="utf-8"))
+    ]
