@@ -43,15 +43,17 @@ def use_style() -> None:
 XRAY_LIMITS = (1e-8, 1e4)
 
 
-def spread(values: np.ndarray) -> tuple[float, float, float]:
-    """The standard deviation of all values of a layer, and the 10th and 90th percentile of those of its units.
+def spread(values: np.ndarray, center: bool = True) -> tuple[float, float, float]:
+    """How far the values of a layer's units reach over the batch: (root mean square over the units, 10 %, 90 %).
 
     Args:
-        values: (N, C) or (N, C, *), the activations of a batch or their gradients; axis 1 holds the units.
+        values: (N, C) or (N, C, *), axis 1 holds the units: activations or their gradients.
+        center: around each unit's own mean (its standard deviation: what tells the examples apart), or around zero.
     """
-    units = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64).std(axis=1)
-    low, high = np.percentile(units, [10, 90])
-    return float(values.std(dtype=np.float64)), float(low), float(high)
+    units = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
+    size = units.std(axis=1) if center else np.sqrt((units**2).mean(axis=1))
+    low, high = np.percentile(size, [10, 90])
+    return float(np.sqrt((size**2).mean())), float(low), float(high)
 
 
 def xray(
@@ -59,8 +61,9 @@ def xray(
 ) -> Figure:
     """The X-ray: per layer the spread of activations and of gradients, on fixed logarithmic axes.
 
-    A line is the standard deviation of all values of a layer; the band spans the units from the 10th to the 90th
-    percentile. A level line means a network that neither fades nor blows up; what leaves the axes below has vanished.
+    A line is the typical size of a unit's activations (their standard deviation over the batch) and of its gradients
+    (their root mean square); the band spans the units from the 10th to the 90th percentile. A level line means a
+    network that neither fades nor blows up; what leaves the axes below has vanished.
 
     Args:
         networks: name → (activations, gradients), each a list with one array (N, C, *) per layer, first layer first.
@@ -70,7 +73,7 @@ def xray(
     for k, (name, recorded) in enumerate(networks.items()):
         color = colors[k] if colors else f"C{k}"
         for ax, arrays in zip(axes, recorded, strict=True):
-            middle, low, high = np.array([spread(a) for a in arrays]).T
+            middle, low, high = np.array([spread(a, center=ax is axes[0]) for a in arrays]).T
             layers, floor = np.arange(1, len(arrays) + 1), XRAY_LIMITS[0] / 10
             marker = "o" if len(arrays) <= 10 else None
             ax.plot(layers, np.maximum(middle, floor), color=color, label=name, marker=marker, markersize=4)
@@ -78,7 +81,7 @@ def xray(
     for ax, title in zip(axes, ("activations", "gradients"), strict=True):
         ax.set(title=title, xlabel="layer", yscale="log", ylim=XRAY_LIMITS)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel("standard deviation")
+    axes[0].set_ylabel("size over the batch")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(networks), 3))
     return figure
 

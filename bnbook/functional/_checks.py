@@ -46,6 +46,11 @@ def check_grad(grad_y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> N
         raise TypeError(f"grad_y must be {dtype} like the output, got {grad_y.dtype}")
 
 
+def check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_number(name: str, value: object, *, above: float | None = None, at_least: float | None = None) -> None:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
@@ -82,18 +87,14 @@ def float_arrays(*names: str) -> Callable:
     """
 
     def decorate(function: Callable) -> Callable:
-        parameters = list(inspect.signature(function).parameters)
-        first = parameters[0]
+        signature = inspect.signature(function)
+        first = next(iter(signature.parameters))
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
-            if not args and first in kwargs:
-                args = (kwargs.pop(first),)
-            if not args:
-                return function(*args, **kwargs)  # Python's own message for a missing argument
-            check_float_array(first, args[0])
-            dtype = args[0].dtype
-            given = dict(zip(parameters, args, strict=False)) | kwargs
+            given = signature.bind(*args, **kwargs).arguments
+            check_float_array(first, given[first])
+            dtype = given[first].dtype
             for name in names:
                 if given.get(name) is not None:
                     check_dtype(name, given[name], first, dtype)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ._checks import check_grad, check_ndim, check_shape, float_arrays, pair
+from ._checks import check_float_array, check_grad, check_ndim, check_shape, float_arrays, pair
 
 Array = np.ndarray
 
@@ -54,6 +54,7 @@ def conv2d(
         TypeError: not arrays of floats of one dtype; a stride or padding that is not an integer.
     """
     check_ndim("x", x, (4,), "(N, C, H, W)")
+    check_float_array("weight", weight)  # not None
     check_ndim("weight", weight, (4,), "(F, C, kh, kw)")
     if x.shape[1] != weight.shape[1]:
         raise ValueError(

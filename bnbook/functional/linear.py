@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_grad, check_ndim, check_shape, float_arrays
+from ._checks import check_float_array, check_grad, check_ndim, check_shape, float_arrays
 
 Array = np.ndarray
 
@@ -32,6 +32,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
     Raises:
         ValueError: shapes that do not match. TypeError: not arrays of floats of one dtype.
     """
+    check_float_array("weight", weight)  # not None
     check_ndim("weight", weight, (2,), "(out_features, in_features)")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x has shape {x.shape}, expected (*, {weight.shape[1]}) for weight of shape {weight.shape}")

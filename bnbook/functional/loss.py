@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_float_array, check_shape
+from ._checks import check_dtype, check_float_array, check_shape
 
 Array = np.ndarray
 
@@ -66,14 +66,16 @@ def cross_entropy_backward(grad_y: Array | float = 1.0, cache: CrossEntropyCache
         cache: what `cross_entropy` returned.
 
     Raises:
-        ValueError: grad_y has not the shape of the loss.
+        ValueError: grad_y has not the shape of the loss. TypeError: it has another dtype.
     """
     if cache is None:
         raise TypeError("cross_entropy_backward needs the cache that cross_entropy returned")
     log_p, target, reduction, dtype = cache
-    g = np.asarray(grad_y, dtype=log_p.dtype)
-    if reduction == "none" and np.ndim(grad_y) == 0:
-        g = np.full(target.shape, g)
+    if isinstance(grad_y, int | float | np.number):
+        g = np.full(target.shape if reduction == "none" else (), grad_y, dtype=log_p.dtype)
+    else:
+        check_dtype("grad_y", grad_y, "the loss", dtype)
+        g = grad_y.astype(log_p.dtype, copy=False)
     check_shape("grad_y", g, target.shape if reduction == "none" else (), "the shape of the loss")
     grad_x = np.exp(log_p)
     np.put_along_axis(grad_x, target[:, None], _at_target(grad_x, target)[:, None] - 1, axis=1)

@@ -6,15 +6,11 @@ $$ y = \gamma\,\frac{x-\mu}{\sqrt{\sigma^2+\varepsilon}} + \beta $$
 
 and differ in the values that share one mean and one variance, that is in the *averaged axes*:
 
-==================  ===================  ========================================
-function            x                    averaged axes
-==================  ===================  ========================================
-`batch_norm`        (N, C, *)            N and every position: one pair a channel
-`layer_norm`        (*, normalized_shape)  the last axes: one pair an example
-`group_norm`        (N, C, *)            a group's channels and every position
-`instance_norm`     (N, C, *)            every position: one pair an image and channel
-`rms_norm`          (*, normalized_shape)  as `layer_norm`, without subtracting a mean
-==================  ===================  ========================================
+- `batch_norm`, x of shape (N, C, *): the batch and every position; one pair a channel;
+- `layer_norm`, (*, normalized_shape): the last axes; one pair an example;
+- `group_norm`, (N, C, *): a group's channels and every position; one pair an example and group;
+- `instance_norm`, (N, C, *): every position; one pair an example and channel;
+- `rms_norm`, (*, normalized_shape): as `layer_norm`, without subtracting a mean.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_grad, check_integer, check_ndim, check_number, check_shape, float_arrays
+from ._checks import check_bool, check_grad, check_integer, check_ndim, check_number, check_shape, float_arrays
 
 Array = np.ndarray
 
@@ -129,6 +125,7 @@ def batch_norm(
 
     Source: Ioffe & Szegedy (2015), algorithm 1; argument names and conventions of `torch.nn.functional.batch_norm`.
     """
+    check_bool("training", training)
     _check_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     axes = (0, *range(2, x.ndim))
     if training:
@@ -312,6 +309,7 @@ def instance_norm(
 
     Source: Ulyanov, Vedaldi & Lempitsky (2016), equation 3.
     """
+    check_bool("use_input_stats", use_input_stats)
     check_ndim("x", x, (3, 4, 5), "(N, C, L), (N, C, H, W) or (N, C, D, H, W)")
     _check_batch_norm(
         x,
@@ -386,7 +384,7 @@ def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | N
 def _scale_and_shift(xc, inv_std, weight, bias, axes, *, training=True, centered=True, shape):
     """y = γ · xc · inv_std + β in two passes over memory, and the cache."""
     scale = inv_std if weight is None else weight * inv_std
-    y = xc * scale.astype(xc.dtype)
+    y = _times(xc, scale.astype(xc.dtype))
     if bias is not None:
         y += bias
     return y.reshape(shape), NormCache(xc, inv_std, weight, bias is not None, axes, training, centered, shape)
@@ -397,20 +395,25 @@ def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple
     xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes
     check_grad(grad_y, xc.shape, xc.dtype)
     dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)
-    h = grad_y if weight is None else grad_y * weight
+    h = grad_y if weight is None else _times(grad_y, weight)
     if cache.training:
-        grad_x = xc * (-_sum(axes, h, xc) * inv_std**2 / m).astype(dtype)
+        grad_x = _times(xc, (-_sum(axes, h, xc) * inv_std**2 / m).astype(dtype))
         grad_x += h
         if cache.centered:
             grad_x -= (_sum(axes, h) / m).astype(dtype)
         grad_x *= inv_std.astype(dtype)
     else:
-        grad_x = h * inv_std.astype(dtype)
+        grad_x = _times(h, inv_std.astype(dtype))
     grad_weight = None
     if weight is not None:
         grad_weight = _sum(shared, grad_y, xc * inv_std.astype(dtype)).astype(dtype)
     grad_bias = _sum(shared, grad_y).astype(dtype) if cache.has_bias else None
     return grad_x, grad_weight, grad_bias
+
+
+def _times(x: Array, factor: Array) -> Array:
+    """x · factor in x's memory order, from which `*` departs where a broadcast factor lies in another one."""
+    return np.multiply(x, factor, out=np.empty_like(x))
 
 
 def _inv_sqrt(var: Array, eps: float) -> Array:

@@ -87,7 +87,7 @@ def _max_along(x: Array, axis: int, kernel: int, stride: int) -> tuple[Array, li
         value = x[_window(axis, i, count, stride)]
         beats.append(value > y)
         y = np.maximum(y, value)
-    return y.copy() if kernel == 1 else y, beats  # never a view of the input
+    return y.copy(order="K") if kernel == 1 else y, beats  # never a view of the input
 
 
 def _give_back_along(g: Array, beats: list[Array], shape: tuple[int, ...], axis: int, stride: int) -> Array:

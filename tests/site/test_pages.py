@@ -1,0 +1,195 @@
+"""The built pages in a browser, opened from the disk as a reader without a network opens them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import axe_playwright_python
+import book_check
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from conftest import ROOT
+
+DOCUMENTS = [*book_check.documents_of_toc(ROOT / "_toc.yml"), "search", "genindex"]
+WINDOWS = ((1280, "light"), (390, "dark"))  # a desk and a phone
+WEIGHT_LIMIT = 450 * 1024
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+# axe does not count MathML as text, and so takes a table heading that is a formula for an empty one.
+RUN_AXE = "axe.run({exclude: ['th:has(.math)']}, {preload: false, resultTypes: ['violations']})"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all pages; it is closed before the notebooks' kernels, which run event loops too, are started."""
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome", playwright.chromium.executable_path)
+        path = next(filter(None, map(shutil.which, names)), None)
+        if path is None:
+            reason = "no Chromium or Chrome on the PATH: the pages are not looked at in a browser"
+            if os.environ.get("BNBOOK_REQUIRE_BROWSER") == "1":
+                pytest.fail(f"{reason}, and BNBOOK_REQUIRE_BROWSER=1 requires it", pytrace=False)
+            pytest.skip(reason)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """What was seen of one page over all windows."""
+
+    errors: list[str] = field(default_factory=list)
+    requests: set[str] = field(default_factory=set)
+    wider_than_the_window: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    formulas: int = 0
+
+
+def open_page(browser: Browser, file: Path, seen: Visit, width: int = 1280, **settings: object) -> Page:
+    page = browser.new_context(viewport={"width": width, "height": 900}, **settings).new_page()
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("requestfailed", lambda request: seen.errors.append(f"not loaded: {request.url}"))
+    page.on("request", lambda request: seen.requests.add(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_load_state("load")
+    return page
+
+
+@pytest.fixture(scope="module")
+def visit(site: Path, browser: Browser) -> Callable[[str], Visit]:
+    @functools.cache
+    def visit(document: str) -> Visit:
+        seen = Visit()
+        for width, scheme in WINDOWS:
+            page = open_page(browser, site / f"{document}.html", seen, width, color_scheme=scheme)
+            assert page.evaluate("document.documentElement.dataset.theme") == scheme
+            page.evaluate("document.querySelectorAll('article details').forEach(box => box.open = true)")
+            page.evaluate("document.fonts.ready.then(() => document.getAnimations().forEach(fade => fade.finish()))")
+            excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if excess > 0:
+                seen.wider_than_the_window.append(f"by {excess} px at {width} px")
+            page.evaluate(AXE)
+            for violation in page.evaluate(RUN_AXE)["violations"]:
+                where = violation["nodes"][0]["html"][:200]
+                seen.violations.append(f"{violation['id']} ({scheme}, {width} px): {violation['help']}: {where}")
+            seen.formulas = page.locator(".katex").count()
+            page.context.close()
+        return seen
+
+    return visit
+
+
+def file_of(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_loads_without_errors(visit: Callable[[str], Visit], document: str) -> None:
+    assert visit(document).errors == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_asks_for_nothing_outside(visit: Callable[[str], Visit], document: str) -> None:
+    assert [url for url in visit(document).requests if urlsplit(url).scheme not in ("file", "data")] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_is_light(visit: Callable[[str], Visit], document: str) -> None:
+    files = {file_of(url) for url in visit(document).requests if url.startswith("file:")}
+    weights = {file.name: len(gzip.compress(file.read_bytes(), 6)) for file in files}
+    heaviest = sorted(weights.items(), key=lambda item: -item[1])[:5]
+    assert sum(weights.values()) <= WEIGHT_LIMIT, f"compressed bytes of the heaviest files: {heaviest}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_fits_the_window(visit: Callable[[str], Visit], document: str) -> None:
+    assert visit(document).wider_than_the_window == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_page_is_accessible(visit: Callable[[str], Visit], document: str) -> None:
+    assert visit(document).violations == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_maths_files_are_loaded_only_for_maths(visit: Callable[[str], Visit], document: str) -> None:
+    seen = visit(document)
+    fonts = {file_of(url).name for url in seen.requests if "KaTeX" in url}
+    assert bool(fonts) == (seen.formulas > 0)
+    assert not any("FontAwesome" in url or "fa-solid" in url for url in seen.requests)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_maths_reads_without_javascript(site: Path, browser: Browser, document: str) -> None:
+    page = open_page(browser, site / f"{document}.html", Visit(), java_script_enabled=False)
+    formulas = page.locator("article .math:visible").count()
+    assert page.locator("article .math:visible .katex-html:visible").count() == formulas
+    assert "$$" not in page.locator("main").inner_text()
+    page.context.close()
+
+
+def test_search_finds_a_word(site: Path, browser: Browser) -> None:
+    seen = Visit()
+    page = open_page(browser, site / "book/index.html", seen, width=390)
+    page.locator(".search-button:visible").first.click()
+    page.locator("#pst-search-dialog input[type=search]").fill("normalization")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a").count() >= 1
+    page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('found')")
+    assert seen.errors == []
+    page.context.close()
+
+
+def test_theme_switch_switches(site: Path, browser: Browser) -> None:
+    page = open_page(browser, site / "book/index.html", Visit(), color_scheme="light")
+    grounds = {}
+    for _ in range(3):
+        page.locator(".theme-switch-button:visible").first.click()
+        theme = page.evaluate("document.documentElement.dataset.theme")
+        grounds[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert set(grounds) == {"light", "dark"}
+    assert grounds["light"] != grounds["dark"]
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_sidebar_toggles(site: Path, browser: Browser, width: int) -> None:
+    page = open_page(browser, site / "book/index.html", Visit(), width=width)
+    link = page.locator("nav.bd-docs-nav a").first
+
+    def in_sight() -> bool:
+        box = link.bounding_box()
+        return link.is_visible() and box is not None and 0 <= box["x"] and box["x"] + box["width"] <= width + 1
+
+    assert in_sight() == (width == 1280)
+    page.locator(".primary-toggle:visible").first.click()
+    page.wait_for_timeout(500)  # the sidebar slides
+    assert in_sight() == (width == 390)
+    page.context.close()
+
+
+def test_the_site_opens_at_the_book(site: Path, browser: Browser) -> None:
+    page = open_page(browser, site / "index.html", Visit())
+    page.wait_for_url("**/book/index.html")
+    page.context.close()
