@@ -23,7 +23,7 @@ bench: $(VENV)/.everything  ## time the package beside PyTorch
 	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m tests.benchmarks
 
 lint: $(VENV)/.everything  ## check style and spelling
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/codespell
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/codespell *.md book/*.md book/_ext bnbook tests tools
 
 clean:  ## remove what was built; the virtual environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -20,7 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 __all__ = ["CLASSES", "MEAN", "STD", "batches", "load", "to_input"]
 
@@ -115,7 +114,7 @@ def load(split: str, subset: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return images.copy(), labels
 
 
-def to_input(images: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+def to_input(images: np.ndarray, dtype: type = np.float32) -> np.ndarray:
     """What the network sees: (pixel/255 - MEAN)/STD, with a channel axis.
 
     Args:
@@ -148,7 +147,7 @@ def batches(
     batch_size: int,
     rng: np.random.Generator | None = None,
     drop_last: bool = False,
-    dtype: DTypeLike = np.float32,
+    dtype: type = np.float32,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One epoch: every example once, in batches of (`to_input` (B, 1, 28, 28), labels (B,)).
 

@@ -53,7 +53,7 @@ def compare(layer, other, shape, name, tolerance=1e-12):
 
 
 @needs_torch
-@pytest.mark.parametrize("options", itertools.product((0.1, 0.0, 1.0, 0.37, None), (True, False), (True, False)), ids=str)
+@pytest.mark.parametrize("options", list(itertools.product((0.1, 0.0, 1.0, 0.37, None), (True, False), (True, False))), ids=str)
 @pytest.mark.parametrize(("name", "shape"), BATCH_NORMS, ids=str)
 def test_batch_norm_layers_step_by_step(name, shape, options):
     momentum, affine, track = options
@@ -64,7 +64,7 @@ def test_batch_norm_layers_step_by_step(name, shape, options):
 
 
 @needs_torch
-@pytest.mark.parametrize("options", itertools.product((0.1, 0.37, None), (True, False), (True, False)), ids=str)
+@pytest.mark.parametrize("options", list(itertools.product((0.1, 0.37, None), (True, False), (True, False))), ids=str)
 @pytest.mark.parametrize(("name", "shape"), INSTANCE_NORMS, ids=str)
 def test_instance_norm_layers_step_by_step(name, shape, options):
     momentum, affine, track = options

@@ -105,7 +105,7 @@ def order(answer, rng) -> None:
         if not found <= best * (1 + 1e-9):
             raise Wrong(
                 f"For {len(values)} values in batches of {size} your order gives {found:.4g}; "
-                f"{best:.4g} can be reached. The variance of everything is fixed: what is not inside the batches lies between them."
+                f"{best:.4g} can be reached. What is not inside the batches lies between them; their sum is fixed."
             )
 
 

@@ -55,7 +55,7 @@ def max_difference(actual: Array, expected: Array, scale: float | None = None) -
     s = max(float(np.abs(b).max()), scale or 0.0)
     with np.errstate(invalid="ignore"):
         largest = float(np.abs(a - b).max())
-    return largest / s if s > 0 else float("inf")
+    return largest / s if s != 0 else float("inf")
 
 
 def differences(
@@ -78,7 +78,8 @@ def largest(rows: Iterable[Difference]) -> list[Difference]:
     """The row with the largest difference of every name, in the order in which the names first appear."""
     worst: dict[str, Difference] = {}
     for row in rows:
-        if row.name not in worst or not row.difference <= worst[row.name].difference:  # nan counts as largest
+        known = worst.setdefault(row.name, row)
+        if _rank(row) > _rank(known):
             worst[row.name] = row
     return list(worst.values())
 
@@ -103,3 +104,8 @@ def table(rows: Iterable[Difference]) -> str:
 def _array(value: object) -> Array:
     value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
     return np.asarray(value, dtype=np.float64)
+
+
+def _rank(row: Difference) -> tuple[bool, float]:
+    """nan counts as the largest difference."""
+    return (bool(np.isnan(row.difference)), row.difference)

@@ -45,6 +45,7 @@ def numeric_gradient(
         above, below = x.copy(), x.copy()
         above[i] += step
         below[i] -= step
+        width = above[i] - below[i]  # 2h as it was rounded
         difference = np.asarray(f(above), dtype=np.float64) - np.asarray(f(below), dtype=np.float64)
-        grad_x[i] = np.sum(g * difference) / (above[i] - below[i])
+        grad_x[i] = np.sum(g * difference) / width
     return grad_x

@@ -16,9 +16,6 @@ class ReLU(Module):
     def backward(self, grad_y: Array) -> Array:
         return F.relu_backward(grad_y, self._saved())
 
-    def __repr__(self) -> str:
-        return "ReLU()"
-
 
 class Sigmoid(Module):
     r"""$1/(1+e^{-x})$."""
@@ -30,9 +27,6 @@ class Sigmoid(Module):
     def backward(self, grad_y: Array) -> Array:
         return F.sigmoid_backward(grad_y, self._saved())
 
-    def __repr__(self) -> str:
-        return "Sigmoid()"
-
 
 class Tanh(Module):
     """The hyperbolic tangent."""
@@ -43,6 +37,3 @@ class Tanh(Module):
 
     def backward(self, grad_y: Array) -> Array:
         return F.tanh_backward(grad_y, self._saved())
-
-    def __repr__(self) -> str:
-        return "Tanh()"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 
 import numpy as np
 
+from ..functional._checks import check_float_array, check_shape
 from .module import Array, Module
 
 
@@ -62,11 +64,10 @@ class Flatten(Module):
         if not isinstance(x, np.ndarray) or x.ndim < 2:
             raise ValueError(f"x must be an array (N, *), got {getattr(x, 'shape', type(x).__name__)}")
         self._cache = x.shape
-        return np.moveaxis(x, 0, -1).reshape(-1, x.shape[0]).T
+        return np.moveaxis(x, 0, -1).reshape(prod(x.shape[1:]), x.shape[0]).T
 
     def backward(self, grad_y: Array) -> Array:
         n, *rest = self._saved()
+        check_float_array("grad_y", grad_y)
+        check_shape("grad_y", grad_y, (n, prod(rest)), "the shape of the output")
         return np.moveaxis(grad_y.T.reshape(*rest, n), -1, 0)
-
-    def __repr__(self) -> str:
-        return "Flatten()"

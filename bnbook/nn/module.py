@@ -43,6 +43,9 @@ class Module:
     def __call__(self, x: Array) -> Array:
         return self.forward(x)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     # --- parameters, buffers, children -------------------------------------------------------------------------------
 
     def register_buffer(self, name: str, value: Array | None) -> None:

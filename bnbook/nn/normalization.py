@@ -46,6 +46,12 @@ class LayerNorm(Module):
         accumulate(self.bias, grad_bias)
         return grad_x
 
+    def __repr__(self) -> str:
+        return (
+            f"LayerNorm({self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}, "
+            f"bias={self.bias is not None})"
+        )
+
 
 class RMSNorm(Module):
     """RMS normalization over the last axes (`functional.rms_norm`).
@@ -79,6 +85,9 @@ class RMSNorm(Module):
         grad_x, grad_weight = F.rms_norm_backward(grad_y, self._saved())
         accumulate(self.weight, grad_weight)
         return grad_x
+
+    def __repr__(self) -> str:
+        return f"RMSNorm({self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None})"
 
 
 class GroupNorm(Module):
@@ -116,6 +125,10 @@ class GroupNorm(Module):
         accumulate(self.weight, grad_weight)
         accumulate(self.bias, grad_bias)
         return grad_x
+
+    def __repr__(self) -> str:
+        affine = self.weight is not None
+        return f"GroupNorm({self.num_groups}, {self.num_channels}, eps={self.eps}, affine={affine})"
 
 
 class _InstanceNorm(_RunningStatistics):

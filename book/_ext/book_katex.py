@@ -44,7 +44,8 @@ def render(tex: str, display: bool = False) -> str:
         return _v8().eval(f"katex.renderToString({json.dumps(tex)}, {options})")
     except JSEvalException as error:
         reason = re.search(r"(?:ParseError|Error): (.*)", str(error))
-        raise ValueError(reason.group(1) if reason else str(error)) from None
+        underlined = reason.group(1) if reason else str(error)
+        raise ValueError(underlined.replace("\N{COMBINING LOW LINE}", "")) from None
 
 
 def _render_or_warn(node: nodes.Element, display: bool) -> str:

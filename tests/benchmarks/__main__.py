@@ -40,9 +40,9 @@ from .textbook import TextbookBatchNorm, per_channel  # noqa: E402
 
 AT_LEAST = 0.01  # seconds of calls that one timing averages over
 LAYOUTS = {  # order of the axes (N, C, H, W) in memory, the outermost first
-    "channels outermost (C, N, H, W)": (1, 0, 2, 3),
-    "batch innermost (C, H, W, N)": (1, 2, 3, 0),
-    "plain (N, C, H, W)": (0, 1, 2, 3),
+    "channels outermost": (1, 0, 2, 3),
+    "batch innermost": (1, 2, 3, 0),
+    "plain NCHW": (0, 1, 2, 3),
 }
 
 
@@ -152,7 +152,7 @@ def cases() -> Iterator[tuple[str, Callable[[], dict[str, Callable]]]]:
             for backward in (False, True):
                 what = "forward+backward" if backward else "forward"
                 yield (
-                    f"{shape} {layout.partition(' (')[0]}, {what}",
+                    f"{shape} {layout}, {what}",
                     lambda s=shape, o=LAYOUTS[layout], b=backward: batch_norms(s, o, b),
                 )
     for backward in (False, True):
@@ -187,30 +187,24 @@ def processor() -> str:
 
 def main() -> None:
     torch.set_num_threads(options.threads)
-    print(
-        f"{processor()}, {os.cpu_count()} processors, {platform.system()}; Python {platform.python_version()}, ", end=""
-    )
-    print(f"NumPy {np.__version__}, PyTorch {torch.__version__}")
-    print(
-        f"float32, {options.threads} threads, OMP_WAIT_POLICY=PASSIVE, median of {options.rounds} interleaved rounds\n"
-    )
-    print(f"{'':58}  {'PyTorch':>9}   {'bnbook / PyTorch':>22}   {'textbook / PyTorch':>22}")
+    n, rounds, threads = normalization, options.rounds, options.threads
+    print(f"{processor()}, {os.cpu_count()} processors, {platform.system()}")
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}")
+    print(f"float32, {threads} threads, OMP_WAIT_POLICY=PASSIVE, median of {rounds} interleaved rounds\n")
+    print(f"{'':58}  {'PyTorch':>9}   {'bnbook / PyTorch':>20}   {'textbook / PyTorch':>20}")
     for name, make in cases():
-        result = compare(make(), options.rounds)
+        result = compare(make(), rounds)
         ratios = (f"{q[0]:.2f} ({q[1]:.2f} to {q[2]:.2f})" for _, q in (result["bnbook"], result["textbook"]))
-        print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>22}' for r in ratios)}", flush=True)
-    n = normalization
-    helpers = (n._center, n._sum, n._plan, n._scale_and_shift, n._times, n._inv_sqrt, n._update_running, n._per_channel)
-    print("\nIn brackets: the middle half of the rounds. Below 1 is faster than PyTorch eager in its own NCHW memory.")
-    print(
-        f"Lines of code, forward and backward: bnbook {lines_of_code(n.batch_norm, n.batch_norm_backward, *helpers)}",
-        end="",
-    )
-    print(
-        f" (with what its relatives share, without the checks of arguments: {lines_of_code(n._check_batch_norm)} more), ",
-        end="",
-    )
-    print(f"textbook {lines_of_code(TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel)}.")
+        print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>20}' for r in ratios)}", flush=True)
+    shared = (n._center, n._sum, n._plan, n._scale_and_shift, n._times, n._inv_sqrt, n._update_running, n._per_channel)
+    code = {
+        "textbook": (TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel),
+        "bnbook": (n.batch_norm, n.batch_norm_backward),
+        "what bnbook's normalizations share": shared,
+        "its checks of the arguments": (n._check_batch_norm,),
+    }
+    print("\nIn brackets the middle half of the rounds; below 1 is faster than PyTorch eager in its own NCHW memory.")
+    print("Lines of code:", ", ".join(f"{name} {lines_of_code(*functions)}" for name, functions in code.items()))
 
 
 if __name__ == "__main__":
