@@ -110,8 +110,9 @@ class Normalization:
             x = x * rng.uniform(0.5, 2, channels) + rng.normal(size=channels)
         else:
             x = x * rng.uniform(0.5, 2, shape[-1]) + rng.normal(size=shape[-1])
-        weight, bias = rng.uniform(0.5, 2, self.parameter_shape) * rng.choice([-1, 1]), rng.normal(
-            size=self.parameter_shape
+        weight, bias = (
+            rng.uniform(0.5, 2, self.parameter_shape) * rng.choice([-1, 1]),
+            rng.normal(size=self.parameter_shape),
         )
         mean, var = rng.normal(size=self.parameter_shape), rng.uniform(0.5, 2, self.parameter_shape)
         grad_y = rng.normal(size=shape) + 0.3
@@ -323,9 +324,7 @@ def _layers() -> Iterator[Normalization]:
             yield _layer(f, "GroupNorm", nn.GroupNorm, "GroupNorm", f.groups, f.shape[1], affine=both, kind="group")
         elif kind == "layer_norm":
             affine = (*both, (True, False))
-            yield _layer(
-                f, "LayerNorm", nn.LayerNorm, "LayerNorm", f.parameter_shape, affine=affine, kind="layer"
-            )
+            yield _layer(f, "LayerNorm", nn.LayerNorm, "LayerNorm", f.parameter_shape, affine=affine, kind="layer")
         elif kind == "rms_norm":
             yield _layer(f, "RMSNorm", nn.RMSNorm, "RMSNorm", f.parameter_shape, kind="rms")
 

@@ -55,7 +55,13 @@ GOOD = {
         "momentum": 0.1,
         "eps": 1e-5,
     },
-    "layer_norm": lambda: {"x": X.copy(), "normalized_shape": (6,), "weight": vector(6), "bias": vector(6), "eps": 1e-5},
+    "layer_norm": lambda: {
+        "x": X.copy(),
+        "normalized_shape": (6,),
+        "weight": vector(6),
+        "bias": vector(6),
+        "eps": 1e-5,
+    },
     "rms_norm": lambda: {"x": X.copy(), "normalized_shape": (6,), "weight": vector(6), "eps": 1e-5},
     "group_norm": lambda: {"x": X.copy(), "num_groups": 3, "weight": vector(), "bias": vector(), "eps": 1e-5},
     "linear": lambda: {"x": X.copy(), "weight": RNG.normal(size=(2, 6)), "bias": vector(2)},
@@ -99,7 +105,9 @@ for name in ("batch_norm", "instance_norm", "layer_norm", "group_norm", "linear"
         bad(name, {parameter: wrong["dtype"]}, TypeError, f"{parameter} must be float64 like x, got float32")
         bad(name, {parameter: wrong["integers"]}, TypeError, f"{parameter} must be a float", "int64")
         bad(name, {parameter: wrong["list"]}, TypeError, f"{parameter} must be a NumPy array, got builtins.list")
-        bad(name, {"x": X.astype(np.float32), **{p: None for p in ()}}, TypeError, "must be float32 like x, got float64")
+        bad(
+            name, {"x": X.astype(np.float32), **{p: None for p in ()}}, TypeError, "must be float32 like x, got float64"
+        )
         if len(shape) == 1:
             for other in ((shape[0] + 1,), (1,), (), (1, shape[0]), (0,)):
                 says = f"{parameter} has shape {other}, expected {shape}"
@@ -207,9 +215,21 @@ for target, error, says in (
     (np.array([[0], [2], [1], [2]]), ValueError, "target has shape (4, 1), expected (4,)"),
     (np.array(1), ValueError, "target has shape (), expected (4,)"),
 ):
-    bad("cross_entropy", {"target": target}, error, says, torch_too=error is ValueError or not isinstance(target, np.ndarray))
+    bad(
+        "cross_entropy",
+        {"target": target},
+        error,
+        says,
+        torch_too=error is ValueError or not isinstance(target, np.ndarray),
+    )
 bad("cross_entropy", {"x": np.ones(3)}, ValueError, "x has shape (3,), expected logits (N, C) or (N, C, *)")
-bad("cross_entropy", {"x": np.ones((4, 0))}, ValueError, "expected logits (N, C) or (N, C, *) with C ≥ 1", torch_too=True)
+bad(
+    "cross_entropy",
+    {"x": np.ones((4, 0))},
+    ValueError,
+    "expected logits (N, C) or (N, C, *) with C ≥ 1",
+    torch_too=True,
+)
 for reduction in ("average", None, ""):
     says = f'reduction must be "mean", "sum" or "none", got {reduction!r}'
     bad("cross_entropy", {"reduction": reduction}, ValueError, says, torch_too=True)

@@ -22,6 +22,7 @@ from references import (
 )
 
 from bnbook import functional as F
+from bnbook import nn
 from bnbook.checking.numeric import numeric_gradient
 
 every = pytest.mark.parametrize("norm", NORMALIZATIONS, ids=str)
@@ -301,6 +302,16 @@ def test_float32_variance_of_the_relatives_survives_a_large_mean(name):
     expected = (split - split.mean(1, keepdims=True)) / np.sqrt(split.var(1, keepdims=True) + 1e-5)
     # the spread shows the variance; the mean of the output, the rounding of the mean to x's dtype
     np.testing.assert_allclose(y.reshape(split.shape).astype(np.float64).std(1), expected.std(1), rtol=5e-6)
+
+
+@both_dtypes
+def test_rms_norm_without_eps(dtype):
+    """Its ε is the machine epsilon, seen where x² is of that size."""
+    eps = np.finfo(dtype).eps
+    x = (np.sqrt(eps) / 3 * np.arange(1, 6)).astype(dtype)
+    expected = x.astype(np.float64) / np.sqrt((x.astype(np.float64) ** 2).mean() + float(eps))
+    for y in (F.rms_norm(x, 5)[0], nn.RMSNorm(5, dtype=dtype)(x)):
+        assert_agrees(y, expected, OUTPUT[np.dtype(dtype)], "y")
 
 
 @needs_torch

@@ -93,7 +93,9 @@ def convolution_arguments(shapes, dtype=np.float64, bias=True):
 @pytest.mark.parametrize("shapes", CONVOLUTIONS, ids=str)
 def test_conv2d_is_the_definition(shapes, bias, dtype):
     x, weight, b, _ = convolution_arguments(shapes, dtype, bias)
-    expected = brute_force_convolution(*(None if a is None else a.astype(np.float64) for a in (x, weight, b)), *shapes[2:])
+    expected = brute_force_convolution(
+        *(None if a is None else a.astype(np.float64) for a in (x, weight, b)), *shapes[2:]
+    )
     y, _ = F.conv2d(x, weight, b, *shapes[2:])
     assert y.dtype == dtype
     assert_agrees(y, expected, OUTPUT[np.dtype(dtype)], "y")
@@ -322,7 +324,9 @@ def test_cross_entropy(shape, reduction, dtype):
         expected = torch.nn.functional.cross_entropy(t, torch.tensor(target.astype(np.int64)), reduction=reduction)
         expected.backward(torch.tensor(g))
         assert_agrees(loss, expected, OUTPUT[np.dtype(dtype)], "loss and torch's", scale)
-        assert_agrees(grad_x, t.grad, GRADIENT[np.dtype(dtype)], "grad_x and torch's", float(abs(g).max()) / target.size)
+        assert_agrees(
+            grad_x, t.grad, GRADIENT[np.dtype(dtype)], "grad_x and torch's", float(abs(g).max()) / target.size
+        )
     if reduction != "none":
         ones, wide = F.cross_entropy_backward(cache=cache), F.cross_entropy_backward(2.0, cache)
         np.testing.assert_allclose(wide, 2 * ones, rtol=1e-6)

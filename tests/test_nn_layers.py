@@ -13,7 +13,12 @@ from bnbook import nn
 
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
 
-BATCH_NORMS = [("BatchNorm1d", (7, 3)), ("BatchNorm1d", (4, 3, 5)), ("BatchNorm2d", (4, 3, 2, 5)), ("BatchNorm3d", (4, 3, 2, 5, 2))]
+BATCH_NORMS = [
+    ("BatchNorm1d", (7, 3)),
+    ("BatchNorm1d", (4, 3, 5)),
+    ("BatchNorm2d", (4, 3, 2, 5)),
+    ("BatchNorm3d", (4, 3, 2, 5, 2)),
+]
 INSTANCE_NORMS = [
     *(("InstanceNorm1d", (4, 3, 5)), ("InstanceNorm1d", (3, 5))),
     *(("InstanceNorm2d", (4, 3, 2, 5)), ("InstanceNorm2d", (3, 2, 5))),
@@ -53,7 +58,9 @@ def compare(layer, other, shape, name, tolerance=1e-12):
 
 
 @needs_torch
-@pytest.mark.parametrize("options", list(itertools.product((0.1, 0.0, 1.0, 0.37, None), (True, False), (True, False))), ids=str)
+@pytest.mark.parametrize(
+    "options", list(itertools.product((0.1, 0.0, 1.0, 0.37, None), (True, False), (True, False))), ids=str
+)
 @pytest.mark.parametrize(("name", "shape"), BATCH_NORMS, ids=str)
 def test_batch_norm_layers_step_by_step(name, shape, options):
     momentum, affine, track = options
@@ -95,7 +102,10 @@ def test_instance_norm_layers_step_by_step(name, shape, options):
 )
 def test_other_layers_step_by_step(name, arguments, options):
     shape = (3, 4, 5, 6)
-    layer, other = getattr(nn, name)(*arguments, **options, dtype=np.float64), getattr(torch.nn, name)(*arguments, **options)
+    layer, other = (
+        getattr(nn, name)(*arguments, **options, dtype=np.float64),
+        getattr(torch.nn, name)(*arguments, **options),
+    )
     other = other.double()
     randomize_both(layer, other, f"{name}{arguments}{options}")
     if name != "Linear":
@@ -112,9 +122,14 @@ def test_other_layers_step_by_step(name, arguments, options):
 
 
 @needs_torch
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": (1, 3), "padding": (2, 0)}, {"bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2}, {"stride": (1, 3), "padding": (2, 0)}, {"bias": False}], ids=str
+)
 def test_conv2d_layer(options):
-    layer, other = nn.Conv2d(2, 3, (3, 2), **options, dtype=np.float64), torch.nn.Conv2d(2, 3, (3, 2), **options).double()
+    layer, other = (
+        nn.Conv2d(2, 3, (3, 2), **options, dtype=np.float64),
+        torch.nn.Conv2d(2, 3, (3, 2), **options).double(),
+    )
     other.load_state_dict({key: torch.tensor(value) for key, value in layer.state_dict().items()})
     x = generator("x").normal(size=(4, 2, 7, 8))
     t = torch.tensor(x, requires_grad=True)
@@ -201,6 +216,28 @@ def test_without_running_statistics_evaluation_uses_the_batch():
     assert layer.running_mean is None and list(layer.buffers()) == []
     g = generator("g").normal(size=(5, 3))
     np.testing.assert_allclose(layer.backward(g).sum(0), 0, atol=1e-12)  # the training formula
+
+
+@pytest.mark.parametrize(("name", "shape"), [("InstanceNorm1d", (3, 5)), ("InstanceNorm2d", (3, 2, 5))])
+def test_unbatched_instance_norm_is_a_batch_of_one(name, shape):
+    x, g = generator(name).normal(1, 2, shape), generator("g").normal(0.3, 1, shape)
+    options = {"affine": True, "track_running_stats": True, "dtype": np.float64}
+    one, batch = getattr(nn, name)(3, **options), getattr(nn, name)(3, **options)
+    for layer in (one, batch):
+        layer.weight.data = np.array([0.5, -2.0, 3.0])
+        layer.bias.data = np.array([1.0, 2.0, -1.0])
+    for training in (True, False):
+        y = one.train(training)(x)
+        assert y.shape == shape
+        np.testing.assert_array_equal(y, batch.train(training)(x[None])[0])
+        np.testing.assert_array_equal(one.backward(g), batch.backward(g[None])[0])
+        positions = tuple(range(1, x.ndim))
+        if training:
+            np.testing.assert_allclose(y.mean(positions), one.bias.data, atol=1e-12)
+    for key, value in batch.state_dict().items():
+        np.testing.assert_array_equal(one.state_dict()[key], value)
+    for ours, theirs in zip(one.parameters(), batch.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.grad, theirs.grad)
 
 
 # --- what the layers refuse ------------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ def network(dtype=np.float64, seed=0):
             "norm": nn.GroupNorm(3, 3, dtype=dtype),
             "pool": nn.MaxPool2d(2),
             "flatten": nn.Flatten(),
-            "head": nn.Sequential(nn.Linear(3 * 2 * 2, 5, rng=seed, dtype=dtype), nn.BatchNorm1d(5, dtype=dtype), nn.Tanh()),
+            "head": nn.Sequential(
+                nn.Linear(3 * 2 * 2, 5, rng=seed, dtype=dtype), nn.BatchNorm1d(5, dtype=dtype), nn.Tanh()
+            ),
         }
     )
 
@@ -280,7 +282,11 @@ def test_an_error_changes_nothing(name):
     for wrong in (x.tolist(), None, x.astype(int), x.astype(complex), x[..., None, None, None, None]):
         if name == "Flatten" and isinstance(wrong, np.ndarray):
             continue  # it moves any values
-        if name in ("ReLU", "Sigmoid", "Tanh", "GroupNorm") and isinstance(wrong, np.ndarray) and wrong.dtype == np.float32:
+        if (
+            name in ("ReLU", "Sigmoid", "Tanh", "GroupNorm")
+            and isinstance(wrong, np.ndarray)
+            and wrong.dtype == np.float32
+        ):
             continue  # of any number of axes
         with pytest.raises((ValueError, TypeError)) as raised:
             layer(wrong)

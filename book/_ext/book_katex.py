@@ -7,6 +7,7 @@ understand is a warning that names the page and the formula, and so fails a buil
 
 from __future__ import annotations
 
+import atexit
 import functools
 import html
 import json
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def _v8() -> MiniRacer:
     v8 = MiniRacer()
+    atexit.register(v8.close)  # left to the interpreter's own end, its thread can keep the process from ending
     v8.eval((KATEX / "katex.min.js").read_text(encoding="utf-8") + ";0")
     return v8
 

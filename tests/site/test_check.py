@@ -95,7 +95,7 @@ def build(source: Path, **pages: str) -> tuple[subprocess.CompletedProcess, Path
     for name, text in pages.items():
         (source / f"{name}.md").write_text(text)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(source), str(source / "out")]
-    return subprocess.run(command, capture_output=True, text=True), source / "out"
+    return subprocess.run(command, capture_output=True, text=True, timeout=300), source / "out"
 
 
 def test_formulas_are_rendered_and_numbered_by_chapter(tmp_path: Path) -> None:

@@ -1,0 +1,799 @@
+"""Mistakes planted in the package on purpose: a test that lets one live does not test.
+
+A `Mutant` replaces a piece of source text in one module; `planted` lets it live for a while, everywhere; `run` asks the
+test that should notice. All of them, as a table::
+
+    python -m bnbook.checking.mutants
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+NORM = "tests/test_functional_normalization.py"
+OPERATORS = "tests/test_functional_operators.py"
+ERRORS = "tests/test_functional_errors.py"
+MODULES = "tests/test_nn_modules.py"
+LAYERS = "tests/test_nn_layers.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: `old`, which occurs exactly once in the module's source, becomes `new`.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        module: below `bnbook`, for example "functional.normalization".
+        old, new: source text.
+        killed_by: the test that fails with it, as pytest names it; of a parametrized test any case may fail.
+        why: how the mistake is made, or what it would do.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    killed_by: str
+    why: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def source(self) -> str:
+        """The module's source with the mistake in it.
+
+        Raises:
+            ValueError: `old` does not occur exactly once; the module has changed and the mutant must follow.
+        """
+        text = Path(self._module().__file__).read_text(encoding="utf-8")
+        if (count := text.count(self.old)) != 1:
+            raise ValueError(f"mutant {self.name!r}: {self.old!r} must occur once in bnbook.{self.module}, got {count}")
+        return text.replace(self.old, self.new)
+
+    def _module(self) -> types.ModuleType:
+        return importlib.import_module(f"bnbook.{self.module}")
+
+
+class Result(NamedTuple):
+    """What became of a mutant: "killed", "survived", or "skipped" where its test cannot run here (no torch)."""
+
+    mutant: Mutant
+    outcome: str
+    output: str = ""
+
+
+# --- planting --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """Let the mistake live in the running package, and take it out again.
+
+    The changed source is executed aside, and its functions lend their code to the living ones: these keep their
+    identity, so that everyone who imported them, under whatever name, sees the mistake.
+    """
+    module = mutant._module()
+    path = f"{module.__file__} with {mutant.name!r}"
+    changed = {"__name__": module.__name__, "__package__": module.__package__, "__file__": module.__file__}
+    exec(compile(mutant.source(), path, "exec"), changed)
+    undo: list[Callable[[], None]] = []
+    try:
+        for name, value in changed.items():
+            if name.startswith("__") or name not in vars(module):
+                continue
+            _lend(module, name, vars(module)[name], value, module.__name__, undo)
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _lend(owner: object, name: str, living: object, changed: object, module: str, undo: list) -> None:
+    """Give `living`, the attribute `name` of a module or class, the behaviour of `changed`."""
+    if isinstance(living, type):
+        if living.__module__ == module:
+            for key, value in vars(changed).items():
+                if key in vars(living) and not key.startswith(("__dict", "__weak", "__doc", "__module")):
+                    _lend(living, key, vars(living)[key], value, module, undo)
+    elif isinstance(living, property):
+        _lend(owner, name, living.fget, changed.fget, module, undo)
+    elif callable(living):
+        for function, other in zip(_unwrapped(living), _unwrapped(changed), strict=True):
+            if hasattr(function, "cache_clear"):  # what was computed without the mistake, and later with it
+                function.cache_clear()
+                undo.append(function.cache_clear)
+            if isinstance(function, types.FunctionType) and function.__module__ == module:
+                _swap(function, other, undo)
+    elif isinstance(living, bool | int | float | str | tuple) and living != changed:
+        undo.append(functools.partial(setattr, owner, name, living))
+        setattr(owner, name, changed)
+
+
+def _swap(function: types.FunctionType, other: types.FunctionType, undo: list) -> None:
+    for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
+        undo.append(functools.partial(setattr, function, attribute, getattr(function, attribute)))
+        setattr(function, attribute, getattr(other, attribute))
+    for cell, new in zip(function.__closure__ or (), other.__closure__ or (), strict=True):
+        if isinstance(cell.cell_contents, tuple | str) and cell.cell_contents != new.cell_contents:  # of a decorator
+            undo.append(functools.partial(setattr, cell, "cell_contents", cell.cell_contents))
+            cell.cell_contents = new.cell_contents
+
+
+def _unwrapped(function: object) -> Iterator[object]:
+    """A function, and what its decorators wrap."""
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_quietly(tests: Iterable[str]) -> tuple[int, str]:
+    """Run tests in this process without the settings of the project; their exit code and what they printed."""
+    import pytest
+
+    output = io.StringIO()
+    options = ["-q", "-x", "-c", os.devnull, f"--rootdir={ROOT}", "--noconftest", "--tb=line", "-W", "ignore"]
+    options += ["-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:hypothesispytest", "--capture=no"]
+    with _environment("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"), contextlib.redirect_stdout(output):
+        code = pytest.main([*options, *(f"{ROOT / test}" for test in tests)])
+    return int(code), output.getvalue()
+
+
+def run(mutant: Mutant) -> Result:
+    """Plant a mutant and ask its test."""
+    with planted(mutant):
+        code, output = pytest_quietly([mutant.killed_by])
+    if code == 1:
+        return Result(mutant, "killed", output)
+    if code == 0:
+        skipped = " passed" not in output and " skipped" in output
+        return Result(mutant, "skipped" if skipped else "survived", output)
+    raise RuntimeError(f"mutant {mutant.name!r}: {mutant.killed_by} could not be run:\n{output}")
+
+
+def table(results: Iterable[Result]) -> str:
+    """The results as plain text: name, where, killed by, result."""
+    rows = [("planted mistake", "where", "killed by", "result")]
+    for mutant, outcome, _ in results:
+        test = mutant.killed_by.removeprefix("tests/").partition("[")[0]  # without the case
+        rows.append((mutant.name, mutant.module, test, outcome))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def main() -> int:
+    """Run all mutants and print the table; the exit status is 1 when one survives."""
+    code, output = pytest_quietly(dict.fromkeys(mutant.killed_by for mutant in MUTANTS))
+    if code != 0:
+        print(f"The tests fail without any planted mistake:\n{output}")
+        return 2
+    results = [run(mutant) for mutant in MUTANTS]
+    print(table(results))
+    survivors = [r for r in results if r.outcome == "survived"]
+    print(f"{len(results)} planted mistakes, {len(survivors)} survive")
+    return 1 if survivors else 0
+
+
+# --- the mistakes ----------------------------------------------------------------------------------------------------
+
+
+def _n(name: str, old: str, new: str, test: str, why: str, module: str = "functional.normalization") -> Mutant:
+    return Mutant(name, module, old, new, test, why)
+
+
+def _textbook(case: str) -> str:
+    return f"{NORM}::test_output_is_the_textbook_formula[float64-{case}]"
+
+
+def _numeric(case: str) -> str:
+    return f"{NORM}::test_gradients_are_the_numeric_ones[{case}]"
+
+
+def _running(case: str) -> str:
+    return f"{NORM}::test_running_statistics[0.37-float64-{case}]"
+
+
+def _memory(case: str) -> str:
+    return f"{NORM}::test_any_memory_is_read_kept_and_left_alone[{case}]"
+
+MUTANTS = (
+    # batch normalization, forward
+    _n(
+        "wrong axis",
+        "    axes = (0, *range(2, x.ndim))\n    if training:",
+        "    axes = (0,)\n    if training:",
+        _textbook("batch_norm-training-4d"),
+        "the statistics of a pixel instead of a channel: right for (N, C), wrong for images",
+    ),
+    _n(
+        "variance over m - 1",
+        "    var = _sum(axes, xc, xc) / max(m, 1)",
+        "    var = _sum(axes, xc, xc) / max(m - 1, 1)",
+        _textbook("batch_norm-training-3d"),
+        "the unbiased variance where the batch is normalized",
+    ),
+    _n(
+        "one-pass variance",
+        "    var = _sum(axes, xc, xc) / max(m, 1)",
+        "    var = (np.square(x).sum(axes, keepdims=True) / max(m, 1) - mean.astype(x.dtype) ** 2).astype(np.float64)",
+        f"{NORM}::test_float32_variance_survives_a_large_mean[contiguous-(2, 3, 100000)]",
+        "E[x²] − E[x]²: exact on paper, without digits where the mean is large",
+    ),
+    _n(
+        "eps outside the root",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / (np.sqrt(var) + eps)",
+        _textbook("batch_norm-training-3d"),
+        "as in Adam; invisible while ε is tiny",
+    ),
+    _n(
+        "eps left out",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / np.sqrt(var + 0 * eps)",
+        _textbook("batch_norm-training-3d"),
+        "invisible while ε is tiny",
+    ),
+    _n(
+        "variance used as standard deviation",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / (var + eps)",
+        _textbook("batch_norm-training-3d"),
+        "invisible for x of unit variance",
+    ),
+    _n(
+        "beta before gamma",
+        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n        y += bias",
+        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n        y += bias * (1 if weight is None else weight)",
+        _textbook("batch_norm-training-3d"),
+        "γ(x̂ + β): the same while γ = 1 or β = 0",
+    ),
+    _n(
+        "gamma left out of the output",
+        "    scale = inv_std if weight is None else weight * inv_std\n    y =",
+        "    scale = inv_std\n    y =",
+        _textbook("batch_norm-training-3d"),
+        "invisible at the initial γ = 1",
+    ),
+    _n(
+        "input modified in place",
+        "    xc = x - mean.astype(x.dtype)",
+        "    xc = np.subtract(x, mean.astype(x.dtype), out=x if x.flags.writeable else None)",
+        _memory("batch_norm-training-3d"),
+        "saves memory and destroys what a skip connection still needs",
+    ),
+    _n(
+        "memory order lost",
+        "return np.multiply(x, factor, out=np.empty_like(x))",
+        "return np.multiply(x, factor, order='C')",
+        _memory("batch_norm-training-4d"),
+        "right values, slow rows",
+    ),
+    _n(
+        "float64 leaks out",
+        "    y = _times(xc, scale.astype(xc.dtype))",
+        "    y = xc * scale",
+        f"{NORM}::test_no_float64_leaks_out[float32-batch_norm-training-3d]",
+        "everything after it runs in float64, at half the speed",
+    ),
+    # running statistics
+    _n(
+        "momentum reversed",
+        "running += (momentum * (new - running)).astype(running.dtype)",
+        "running += ((1 - momentum) * (new - running)).astype(running.dtype)",
+        _running("batch_norm-training-3d"),
+        "momentum as the weight of the old value, as in TensorFlow",
+    ),
+    _n(
+        "biased running variance",
+        "_update_running(running_var, var.ravel() * (m / (m - 1)), momentum)",
+        "_update_running(running_var, var.ravel(), momentum)",
+        _running("batch_norm-training-3d"),
+        "as in Keras",
+    ),
+    _n(
+        "running statistics rebound",
+        "running += (momentum * (new - running)).astype(running.dtype)",
+        "running = running + (momentum * (new - running)).astype(running.dtype)",
+        _running("batch_norm-training-3d"),
+        "a new array in a local name: nothing is updated in place",
+    ),
+    _n(
+        "running mean of the shifted values",
+        "_update_running(running_mean, mean.ravel(), momentum)\n            _update_running(running_var, var.ravel()",
+        "_update_running(running_mean, xc.mean(axes), momentum)\n            _update_running(running_var, var.ravel()",
+        _running("batch_norm-training-3d"),
+        "x overwritten by x − μ before its mean was kept",
+    ),
+    _n(
+        "statistics updated in evaluation",
+        "    else:\n        xc = x - _per_channel(running_mean, x)\n        var = _per_channel(running_var, x).astype(np.float64)\n"
+        "    weight, bias = _per_channel(weight, x), _per_channel(bias, x)\n"
+        "    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=training",
+        "    else:\n        xc = x - _per_channel(running_mean, x)\n        var = _per_channel(running_var, x).astype(np.float64)\n"
+        "        _update_running(running_mean, x.mean(axes), momentum)\n"
+        "    weight, bias = _per_channel(weight, x), _per_channel(bias, x)\n"
+        "    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=training",
+        _running("batch_norm-evaluation-3d"),
+        "evaluation then depends on what was evaluated before",
+    ),
+    _n(
+        "evaluation by the batch",
+        '    check_bool("training", training)\n',
+        '    check_bool("training", training)\n    training = training or x.shape[0] > 1\n',
+        _textbook("batch_norm-evaluation-3d"),
+        "a forgotten eval()",
+    ),
+    _n(
+        "an empty batch spoils the statistics",
+        "        if running_mean is not None and m > 0:",
+        "        if running_mean is not None:",
+        f"{NORM}::test_empty_batch[batch_norm-training-3d]",
+        "the last, empty batch of a data set moves the running mean to 0",
+    ),
+    _n(
+        "instance statistics of the batch",
+        "var.mean(0).ravel() * (m / (m - 1))",
+        "x.var((0, *axes), ddof=1)",
+        _running("instance_norm-training-3d"),
+        "instance normalization keeps the average of the images' variances",
+    ),
+    # batch normalization, backward
+    _n(
+        "path through the mean missing",
+        "        grad_x -= (sum_g / m).astype(dtype)\n        grad_x *= scale",
+        "        grad_x *= scale",
+        _numeric("batch_norm-training-3d"),
+        "μ taken for a constant",
+    ),
+    _n(
+        "path through the variance missing",
+        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
+        "        grad_x = np.zeros_like(xc)",
+        _numeric("batch_norm-training-3d"),
+        "σ² taken for a constant; invisible to an upstream gradient of ones",
+    ),
+    _n(
+        "gamma missing in backward",
+        "    scale = inv_std if weight is None else weight * inv_std\n    sum_g",
+        "    scale = inv_std\n    sum_g",
+        _numeric("batch_norm-training-3d"),
+        "invisible at γ = 1",
+    ),
+    _n(
+        "grad_weight without inv_std",
+        "    sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n",
+        "    sum_g_xhat = _sum(axes, grad_y, xc)\n",
+        _numeric("batch_norm-training-3d"),
+        "Σ g (x − μ) for Σ g x̂",
+    ),
+    _n(
+        "gradient of beta averaged",
+        "    grad_bias = sum_g.ravel().astype(dtype) if cache.has_bias else None",
+        "    grad_bias = (sum_g / m).ravel().astype(dtype) if cache.has_bias else None",
+        _numeric("batch_norm-training-3d"),
+        "the mean over the batch is the loss's business",
+    ),
+    _n(
+        "wrong sign of the variance's path",
+        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
+        "        grad_x = xc * (sum_g_xhat * inv_std / m).astype(dtype)",
+        _numeric("batch_norm-training-3d"),
+        "",
+    ),
+    _n(
+        "gradient divided by m - 1",
+        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
+        "        grad_x = xc * (-sum_g_xhat * inv_std / (m - 1)).astype(dtype)",
+        _numeric("batch_norm-training-3d"),
+        "Bessel's correction where it does not belong",
+    ),
+    _n(
+        "evaluation differentiated as training",
+        "    sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n    if cache.training:",
+        "    sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n    if True:",
+        _numeric("batch_norm-evaluation-3d"),
+        "frozen statistics are constants: backward is diagonal",
+    ),
+    _n(
+        "upstream gradient modified in place",
+        "        grad_x += grad_y\n",
+        "        grad_x = np.add(grad_x, grad_y, out=grad_y if grad_y.flags.writeable else None)\n",
+        _memory("batch_norm-training-3d"),
+        "whoever still needs the upstream gradient reads another one",
+    ),
+    _n(
+        "upstream gradient broadcast",
+        "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
+        "    check_grad(grad_y, xc.shape, xc.dtype)\n    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
+        "    grad_y = np.broadcast_to(grad_y, xc.shape)\n    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        f"{ERRORS}::test_bad_upstream_gradient",
+        "a gradient of the wrong shape passes unseen",
+    ),
+    # the relatives
+    _n(
+        "groups of scattered channels",
+        "    split = x.reshape(n, groups, channels // groups, *positions)",
+        "    split = x.reshape(n, channels // groups, groups, *positions).swapaxes(1, 2)",
+        _textbook("group_norm-4d-2"),
+        "every G-th channel in one group instead of neighbours",
+    ),
+    _n(
+        "group statistics over single channels",
+        "    axes = tuple(range(2, split.ndim))\n",
+        "    axes = tuple(range(3 if split.ndim > 3 else 2, split.ndim))\n",
+        _textbook("group_norm-4d-2"),
+        "that is instance normalization",
+    ),
+    _n(
+        "group gradient without the batch",
+        "(0, *range(3, cache.xc.ndim)))",
+        "tuple(range(3, cache.xc.ndim)) or (0,))",
+        _numeric("group_norm-3d-2"),
+        "γ is shared over the images",
+    ),
+    _n(
+        "gamma after the projection",
+        "    h = grad_y if weight is None else _times(grad_y, weight)\n",
+        "    h = grad_y\n",
+        _numeric("layer_norm-2d-1-int"),
+        "layer normalization projects g γ, not g: γ differs within an example",
+    ),
+    _n(
+        "layer path through the mean missing",
+        "        if cache.centered:\n            grad_x -= (_sum(axes, h) / m).astype(dtype)\n",
+        "",
+        _numeric("layer_norm-2d-1-int"),
+        "the mean taken for a constant in layer, group and instance normalization",
+    ),
+    _n(
+        "rms path through a mean that is not there",
+        "        if cache.centered:\n            grad_x",
+        "        if True:\n            grad_x",
+        _numeric("rms_norm-2d-1-int"),
+        "the backward pass of layer normalization used for RMS normalization",
+    ),
+    _n(
+        "rms of centred values",
+        "    mean_square = _sum(axes, x, x) / max(prod(x.shape[a] for a in axes), 1)",
+        "    mean_square = x.astype(np.float64).var(axes, keepdims=True)",
+        _textbook("rms_norm-2d-1-int"),
+        "RMS normalization does not subtract the mean",
+    ),
+    _n(
+        "default eps of rms_norm",
+        "    eps = float(np.finfo(x.dtype).eps) if eps is None else eps",
+        "    eps = 1e-5 if eps is None else eps",
+        f"{NORM}::test_rms_norm_without_eps",
+        "the default of layer_norm: visible only for tiny x",
+    ),
+    _n(
+        "no check of the number of values",
+        "        if m == 1:\n",
+        "        if m < 0:\n",
+        f"{ERRORS}::test_bad_arguments",
+        "m − 1 = 0 divides, and the running variance is nan for ever",
+    ),
+    _n(
+        "running statistics changed before an error",
+        '    if training:\n        check_number("eps", eps, above=0)\n        m =',
+        "    if training:\n        running_mean is None or running_mean.flags.writeable and running_mean.fill(0)\n"
+        '        check_number("eps", eps, above=0)\n        m =',
+        f"{ERRORS}::test_bad_arguments",
+        "a call that was refused has changed the layer",
+    ),
+    _n(
+        "mixed dtypes accepted",
+        '@float_arrays("running_mean", "running_var", "weight", "bias")\ndef batch_norm(',
+        '@float_arrays("running_mean", "running_var")\ndef batch_norm(',
+        f"{ERRORS}::test_bad_arguments",
+        "a float64 weight turns a float32 network into float64",
+    ),
+    # convolution and pooling
+    _n(
+        "kernel flipped",
+        "    y = weight.reshape(filters, -1) @ columns",
+        "    y = weight[:, :, ::-1, ::-1].reshape(filters, -1) @ columns",
+        f"{OPERATORS}::test_conv2d_is_the_definition",
+        "the convolution of signal processing",
+        "functional.convolution",
+    ),
+    _n(
+        "stride of the other axis",
+        "        :, :, ::sh, ::sw\n",
+        "        :, :, ::sw, ::sh\n",
+        f"{OPERATORS}::test_conv2d_is_the_definition",
+        "invisible while both strides are equal",
+        "functional.convolution",
+    ),
+    _n(
+        "stride ignored in the input gradient",
+        "grad_x[:, u : u + sh * out_h : sh, v : v + sw * out_w : sw] += patches[:, u, v]",
+        "grad_x[:, u : u + out_h, v : v + out_w] += patches[:, u, v]",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "invisible at stride 1",
+        "functional.convolution",
+    ),
+    _n(
+        "overlapping patches overwrite",
+        "v : v + sw * out_w : sw] += patches[:, u, v]",
+        "v : v + sw * out_w : sw] = patches[:, u, v]",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "a pixel in several patches gets the gradient of the last one",
+        "functional.convolution",
+    ),
+    _n(
+        "padding not cut off the gradient",
+        "    grad_x = grad_x[:, ph : ph + height, pw : pw + width]\n    return",
+        "    grad_x = grad_x[:, :height, :width]\n    return",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "the gradient of the image is shifted by the border",
+        "functional.convolution",
+    ),
+    _n(
+        "bias gradient of the first image",
+        '    grad_bias = np.einsum("fp->f", g) if cache.has_bias else None',
+        "    grad_bias = grad_y[0].sum((1, 2)) if cache.has_bias else None",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "the sum runs over the batch as well",
+        "functional.convolution",
+    ),
+    _n(
+        "pooling pads with zero",
+        "    y, across = _max_along(pad(x, ph, pw, -np.inf), 3, kw, sw)",
+        "    y, across = _max_along(pad(x, ph, pw, 0), 3, kw, sw)",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "invisible after ReLU, which leaves nothing below 0",
+        "functional.pooling",
+    ),
+    _n(
+        "ties go to the last",
+        "        beats.append(value > y)",
+        "        beats.append(value >= y)",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "after ReLU whole windows are 0: another pixel gets the gradient than in torch",
+        "functional.pooling",
+    ),
+    _n(
+        "overlapping windows overwrite",
+        "        grad_x[_window(axis, i, count, stride)] += part\n",
+        "        grad_x[_window(axis, i, count, stride)] = part\n",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "a pixel that wins twice gets one gradient",
+        "functional.pooling",
+    ),
+    _n(
+        "pooling returns a view",
+        'return y.copy(order="K") if kernel == 1 else y, beats',
+        "return y, beats",
+        f"{OPERATORS}::test_any_memory_is_read_and_left_alone",
+        "what changes the output changes the input",
+        "functional.pooling",
+    ),
+    # activations, the fully connected layer, the loss
+    _n(
+        "derivative of relu at zero",
+        "return grad_y * (cache.y > 0)",
+        "return grad_y * (cache.y >= 0)",
+        f"{OPERATORS}::test_relu_at_zero_has_the_derivative_zero",
+        "everything passes",
+        "functional.activation",
+    ),
+    _n(
+        "softmax without the maximum",
+        "y = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))",
+        "y = np.exp(x)",
+        f"{OPERATORS}::test_sigmoid_tanh_and_softmax_do_not_overflow",
+        "overflows for logits above 88",
+        "functional.activation",
+    ),
+    _n(
+        "softmax of another axis in backward",
+        "    return y * (grad_y - (grad_y * y).sum(axis=dim, keepdims=True))",
+        "    return y * (grad_y - (grad_y * y).sum(axis=-1, keepdims=True))",
+        f"{OPERATORS}::test_softmax",
+        "invisible for the default axis",
+        "functional.activation",
+    ),
+    _n(
+        "sigmoid's slope from the input",
+        "return grad_y * cache.y * (1 - cache.y)",
+        "return grad_y * cache.y * (1 + cache.y)",
+        f"{OPERATORS}::test_activation",
+        "",
+        "functional.activation",
+    ),
+    _n(
+        "weight gradient transposed",
+        "    grad_weight = g.T @ x.reshape(-1, weight.shape[1])",
+        "    grad_weight = (x.reshape(-1, weight.shape[1]).T @ g).reshape(weight.shape)",
+        f"{OPERATORS}::test_linear",
+        "of the right shape, in the wrong order",
+        "functional.linear",
+    ),
+    _n(
+        "linear bias of the first example",
+        "return grad_x, grad_weight, g.sum(0) if has_bias else None",
+        "return grad_x, grad_weight, g[0] if has_bias else None",
+        f"{OPERATORS}::test_linear",
+        "the sum over the batch forgotten",
+        "functional.linear",
+    ),
+    _n(
+        "loss summed, gradient averaged",
+        '    if reduction == "mean":\n        g =',
+        '    if reduction != "none":\n        g =',
+        f"{OPERATORS}::test_cross_entropy",
+        "invisible while only the mean is used",
+        "functional.loss",
+    ),
+    _n(
+        "gradient of the mean not averaged",
+        "        g = g / max(target.size, 1)\n",
+        "        g = g * 1.0\n",
+        f"{OPERATORS}::test_cross_entropy",
+        "the step size then depends on the batch size",
+        "functional.loss",
+    ),
+    _n(
+        "labels out of range accepted",
+        "(target < 0) | (target >= x.shape[1])",
+        "(target < -x.shape[1]) | (target >= x.shape[1])",
+        f"{ERRORS}::test_bad_arguments",
+        "label −1 counts from the end",
+        "functional.loss",
+    ),
+    # layers
+    _n(
+        "batches not counted",
+        "            self.num_batches_tracked += 1\n",
+        "            pass\n",
+        f"{LAYERS}::test_batches_are_counted_in_training_only",
+        "momentum=None then remembers the last batch only",
+        "nn.batchnorm",
+    ),
+    _n(
+        "cumulative average off by one",
+        "momentum = 1 / (int(self.num_batches_tracked) + 1) if track else 0.0",
+        "momentum = 1 / max(int(self.num_batches_tracked), 1) if track else 0.0",
+        f"{LAYERS}::test_momentum_none_is_the_plain_average_of_all_batches",
+        "the first batch is forgotten",
+        "nn.batchnorm",
+    ),
+    _n(
+        "mode ignored by the layer",
+        "training=self.training or not self.track_running_stats",
+        "training=True",
+        f"{MODULES}::test_evaluation_changes_no_state_and_does_not_look_at_the_batch",
+        "eval() has no effect",
+        "nn.batchnorm",
+    ),
+    _n(
+        "eps of the layer ignored",
+        "            momentum=momentum,\n            eps=self.eps,",
+        "            momentum=momentum,",
+        _textbook("BatchNorm1d-batch_norm-training-2d"),
+        "invisible at the default",
+        "nn.batchnorm",
+    ),
+    _n(
+        "weight and bias exchanged in backward",
+        "        accumulate(self.weight, grad_weight)\n        accumulate(self.bias, grad_bias)",
+        "        accumulate(self.weight, grad_bias)\n        accumulate(self.bias, grad_weight)",
+        _numeric("BatchNorm1d-batch_norm-training-2d"),
+        "both have the same shape",
+        "nn.batchnorm",
+    ),
+    _n(
+        "statistics of instance layers never used",
+        "use_input_stats=self.training or not self.track_running_stats",
+        "use_input_stats=True",
+        _textbook("InstanceNorm1d-instance_norm-evaluation-3d"),
+        "evaluation by the image's own statistics although others were tracked",
+        "nn.normalization",
+    ),
+    _n(
+        "unbatched input taken for a batch",
+        "        unbatched = x.ndim == self.ndims[0]\n",
+        "        unbatched = x.ndim == self.ndims[0] - 1\n",
+        f"{LAYERS}::test_unbatched_instance_norm_is_a_batch_of_one",
+        "(C, L) read as (N, C)",
+        "nn.normalization",
+    ),
+    _n(
+        "state dict shares memory",
+        "return {name: value.copy() for name, value in self._state()}",
+        "return {name: value for name, value in self._state()}",
+        f"{MODULES}::test_a_state_dict_is_a_copy",
+        "the saved best weights follow the training",
+        "nn.module",
+    ),
+    _n(
+        "missing keys ignored",
+        "        if strict and (missing or unexpected):",
+        "        if strict and unexpected:",
+        f"{MODULES}::test_strict_loading_names_the_keys_and_changes_nothing",
+        "half a model is loaded without a word",
+        "nn.module",
+    ),
+    _n(
+        "gradients overwritten",
+        "parameter.grad = grad if parameter.grad is None else parameter.grad + grad",
+        "parameter.grad = grad",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "accumulation over two backward passes is lost",
+        "nn.module",
+    ),
+    _n(
+        "gradients never forgotten",
+        "        for parameter in self.parameters():\n            parameter.grad = None\n",
+        "        pass\n",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "zero_grad() does nothing",
+        "nn.module",
+    ),
+    _n(
+        "mode stops at the first level",
+        "        for _, module in self.named_modules():\n            module.training = bool(mode)\n",
+        "        self.training = bool(mode)\n        for _, module in self.named_children():\n"
+        "            module.training = bool(mode)\n",
+        f"{MODULES}::test_modes_reach_every_module",
+        "nested layers stay in training",
+        "nn.module",
+    ),
+    _n(
+        "backward in forward order",
+        "        for layer in reversed(self):\n            grad_y",
+        "        for layer in self:\n            grad_y",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "",
+        "nn.container",
+    ),
+    _n(
+        "flatten in another order",
+        "return np.moveaxis(x, 0, -1).reshape(prod(x.shape[1:]), x.shape[0]).T",
+        "return np.moveaxis(x, 1, -1).reshape(x.shape[0], prod(x.shape[1:]))",
+        f"{MODULES}::test_flatten_is_that_of_torch_for_any_memory",
+        "channels last: weights from torch do not fit any more",
+        "nn.container",
+    ),
+    _n(
+        "float16 comes back as float32",
+        "        return result.astype(np.float16)\n",
+        "        return result\n",
+        f"{NORM}::test_float16_is_computed_in_float32[batch_norm-training-3d]",
+        "the next layer refuses it",
+        "functional._checks",
+    ),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
