@@ -69,7 +69,7 @@ def xray(
         networks: name → (activations, gradients), each a list with one array (N, C, *) per layer, first layer first.
         colors: one per network.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.3), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(5.6, 3.2), sharey=True)
     for k, (name, recorded) in enumerate(networks.items()):
         color = colors[k] if colors else f"C{k}"
         for ax, arrays in zip(axes, recorded, strict=True):

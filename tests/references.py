@@ -77,7 +77,7 @@ def layouts(x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 @dataclass(frozen=True)
 class Normalization:
-    """A normalization with a shape of x. `forward(a)` and `torch_forward(a)` take their arguments from one namespace."""
+    """A normalization with a shape of x; `forward` and `torch_forward` take their arguments from one namespace."""
 
     name: str
     shape: tuple[int, ...]
@@ -100,7 +100,7 @@ class Normalization:
         return self.name
 
     def arguments(self, dtype=np.float64, *, affine=None, eps=1e-5, momentum=0.37, shape=None):
-        """x with another mean and spread in every channel, weight, bias, running statistics and an upstream gradient."""
+        """x with another mean and spread in every channel, parameters, statistics and an upstream gradient."""
         rng = generator(self.name)
         affine = self.affine[0] if affine is None else affine
         shape = self.shape if shape is None else shape
@@ -264,7 +264,7 @@ FUNCTIONS = [
 ]
 
 
-# --- layers: a layer is built, filled with the arguments, and asked -----------------------------------------------------
+# --- layers: a layer is built, filled with the arguments, and asked --------------------------------------------------
 
 
 def _layer(function: Normalization, name: str, make: Callable, torch_name: str, *args, **changes) -> Normalization:

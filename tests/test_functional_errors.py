@@ -112,7 +112,7 @@ for name in ("batch_norm", "instance_norm", "layer_norm", "group_norm", "linear"
             for other in ((shape[0] + 1,), (1,), (), (1, shape[0]), (0,)):
                 says = f"{parameter} has shape {other}, expected {shape}"
                 bad(name, {parameter: np.ones(other)}, ValueError, says, torch_too=len(other) == 1 and name != "linear")
-for name, statistic in (("batch_norm", "running_mean"), ("instance_norm", "running_mean")):
+for name in ("batch_norm", "instance_norm"):
     evaluation = {"training" if name == "batch_norm" else "use_input_stats": False}
     for missing in ("running_mean", "running_var"):
         bad(name, {missing: None}, ValueError, f"{missing} is None: give both running statistics or neither")
@@ -286,7 +286,7 @@ def test_torch_refuses_it_too(case):
 @pytest.mark.parametrize("function", GOOD)
 def test_a_tensor_is_named(function):
     arguments = GOOD[function]()
-    with pytest.raises(TypeError, match="x must be a NumPy array, got torch.Tensor"):
+    with pytest.raises(TypeError, match=r"x must be a NumPy array, got torch\.Tensor"):
         getattr(F, function)(**arguments | {"x": torch.tensor(arguments["x"])})
 
 
@@ -335,7 +335,8 @@ def test_bad_upstream_gradient_of_cross_entropy():
 
 SIGNATURES = {
     "batch_norm": "x running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
-    "instance_norm": "x running_mean=None running_var=None weight=None bias=None use_input_stats=True momentum=0.1 eps=1e-05",
+    "instance_norm": "x running_mean=None running_var=None weight=None bias=None use_input_stats=True momentum=0.1 "
+    "eps=1e-05",
     "layer_norm": "x normalized_shape weight=None bias=None eps=1e-05",
     "rms_norm": "x normalized_shape weight=None eps=None",
     "group_norm": "x num_groups weight=None bias=None eps=1e-05",

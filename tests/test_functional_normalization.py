@@ -52,7 +52,7 @@ def test_output_is_the_textbook_formula(norm, dtype):
 def test_gradients_are_the_numeric_ones(norm):
     for combination in norm.combinations():
         a = norm.arguments(**combination)
-        y, *gradients = run(norm, copy.deepcopy(a))
+        _y, *gradients = run(norm, copy.deepcopy(a))
         for name, gradient in zip(("x", "weight", "bias"), gradients, strict=True):
             if getattr(a, name) is None:
                 assert gradient is None, f"a gradient for {name}, which was None"
@@ -128,7 +128,10 @@ def test_any_memory_is_read_kept_and_left_alone(norm):
         for parameter in ("weight", "bias"):  # parameters come from anywhere, too
             getattr(b, parameter, None) is None or setattr(b, parameter, list(layouts(getattr(a, parameter)))[-1][1])
         y, grad_x, grad_weight, grad_bias = run(norm, b)
-        for what, ours, reference in zip("y x weight bias".split(), (y, grad_x, grad_weight, grad_bias), expected):
+        results = zip(
+            ("y", "grad_x", "grad_weight", "grad_bias"), (y, grad_x, grad_weight, grad_bias), expected, strict=True
+        )
+        for what, ours, reference in results:
             if reference is not None:
                 assert_agrees(ours, reference, 1e-13, f"{what} from memory: {name}", norm.gradient_scale(a))
         assert memory_order(y) == memory_order(x), f"y loses the memory order: {name}"
@@ -282,7 +285,7 @@ def test_float32_variance_survives_a_large_mean(shape, order):
     elif order == "batch innermost":
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
     mean, var = np.zeros(shape[1], np.float32), np.zeros(shape[1], np.float32)
-    y, _ = F.batch_norm(x, mean, var, training=True, momentum=1)
+    _y, _ = F.batch_norm(x, mean, var, training=True, momentum=1)
     axes = (0, *range(2, len(shape)))
     true_mean = x.mean(axes, dtype=np.float64)
     true_var = np.array([x[:, c].astype(np.float64).var(ddof=1) for c in range(shape[1])])

@@ -254,7 +254,7 @@ def test_sigmoid_and_tanh_are_one_function(v):
 def test_the_input_gradient_is_orthogonal_to_ones_for_every_centred_relative(name):
     rng = np.random.default_rng(5)
     x, g = rng.normal(size=(4, 6, 5)), rng.normal(size=(4, 6, 5))
-    y, cache = {
+    _y, cache = {
         "batch_norm": lambda: train(x, eps=0.1),
         "layer_norm": lambda: F.layer_norm(x, (6, 5), eps=0.1),
         "group_norm": lambda: F.group_norm(x, 2, eps=0.1),

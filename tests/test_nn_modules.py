@@ -90,7 +90,7 @@ def test_names_of_parameters_buffers_and_modules():
     assert "head.1" in dict(net.named_modules()) and dict(net.named_modules())[""] is net
     assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
     assert [id(b) for b in net.buffers()] == [id(b) for _, b in net.named_buffers()]
-    assert len(net) == 7 and net[1] is net.bn and [type(m).__name__ for m in reversed(net)][0] == "Sequential"
+    assert len(net) == 7 and net[1] is net.bn and next(type(m).__name__ for m in reversed(net)) == "Sequential"
 
 
 @needs_torch
@@ -391,7 +391,7 @@ def test_the_loss_layer():
     x, target = generator("x").normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
     for reduction in ("mean", "sum", "none"):
         layer = nn.CrossEntropyLoss(reduction=reduction)
-        with pytest.raises(RuntimeError, match="CrossEntropyLoss.backward was called before forward"):
+        with pytest.raises(RuntimeError, match=r"CrossEntropyLoss\.backward was called before forward"):
             layer.backward()
         loss, cache = F.cross_entropy(x, target, reduction=reduction)
         np.testing.assert_array_equal(layer(x, target), loss)

@@ -11,6 +11,7 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -349,7 +350,7 @@ def exercises(nb: NotebookNode) -> list[tuple[int, NotebookNode, list[NotebookNo
     starts = [n for n, cell in enumerate(nb.cells) if cell.cell_type == "markdown" and EXERCISE.search(cell.source)]
     return [
         (start, nb.cells[start], [cell for cell in nb.cells[start + 1 : end] if cell.cell_type == "code"])
-        for start, end in zip(starts, [*starts[1:], len(nb.cells)], strict=True)
+        for start, end in pairwise([*starts, len(nb.cells)])
     ]
 
 

@@ -223,6 +223,7 @@ def _running(case: str) -> str:
 def _memory(case: str) -> str:
     return f"{NORM}::test_any_memory_is_read_kept_and_left_alone[{case}]"
 
+
 MUTANTS = (
     # batch normalization, forward
     _n(
@@ -270,7 +271,8 @@ MUTANTS = (
     _n(
         "beta before gamma",
         "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n        y += bias",
-        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n        y += bias * (1 if weight is None else weight)",
+        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n"
+        "        y += bias * (1 if weight is None else weight)",
         _textbook("batch_norm-training-3d"),
         "γ(x̂ + β): the same while γ = 1 or β = 0",
     ),
@@ -333,10 +335,12 @@ MUTANTS = (
     ),
     _n(
         "statistics updated in evaluation",
-        "    else:\n        xc = x - _per_channel(running_mean, x)\n        var = _per_channel(running_var, x).astype(np.float64)\n"
+        "    else:\n        xc = x - _per_channel(running_mean, x)\n"
+        "        var = _per_channel(running_var, x).astype(np.float64)\n"
         "    weight, bias = _per_channel(weight, x), _per_channel(bias, x)\n"
         "    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=training",
-        "    else:\n        xc = x - _per_channel(running_mean, x)\n        var = _per_channel(running_var, x).astype(np.float64)\n"
+        "    else:\n        xc = x - _per_channel(running_mean, x)\n"
+        "        var = _per_channel(running_var, x).astype(np.float64)\n"
         "        _update_running(running_mean, x.mean(axes), momentum)\n"
         "    weight, bias = _per_channel(weight, x), _per_channel(bias, x)\n"
         "    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=training",
@@ -431,9 +435,11 @@ MUTANTS = (
     _n(
         "upstream gradient broadcast",
         "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
-        "    check_grad(grad_y, xc.shape, xc.dtype)\n    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        "    check_grad(grad_y, xc.shape, xc.dtype)\n"
+        "    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
         "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
-        "    grad_y = np.broadcast_to(grad_y, xc.shape)\n    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        "    grad_y = np.broadcast_to(grad_y, xc.shape)\n"
+        "    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
         f"{ERRORS}::test_bad_upstream_gradient",
         "a gradient of the wrong shape passes unseen",
     ),
