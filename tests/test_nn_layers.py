@@ -214,6 +214,7 @@ def test_without_running_statistics_evaluation_uses_the_batch():
     trained = layer(x)
     np.testing.assert_array_equal(layer.eval()(x), trained)
     assert layer.running_mean is None and list(layer.buffers()) == []
+    layer.reset_running_stats()  # nothing to reset
     g = generator("g").normal(size=(5, 3))
     np.testing.assert_allclose(layer.backward(g).sum(0), 0, atol=1e-12)  # the training formula
 

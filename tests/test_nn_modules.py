@@ -90,6 +90,9 @@ def test_names_of_parameters_buffers_and_modules():
     assert "head.1" in dict(net.named_modules()) and dict(net.named_modules())[""] is net
     assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
     assert [id(b) for b in net.buffers()] == [id(b) for _, b in net.named_buffers()]
+    assert [name for name, _ in net.bn.named_buffers()] == list(statistics)  # a layer alone has no prefix
+    assert [name for name, _ in net.bn.named_parameters()] == ["weight", "bias"]
+    assert list(net.bn.state_dict()) == ["weight", "bias", *statistics]
     assert len(net) == 7 and net[1] is net.bn and next(type(m).__name__ for m in reversed(net)) == "Sequential"
 
 
@@ -292,7 +295,7 @@ def test_an_error_changes_nothing(name):
             layer(wrong)
         assert "x" in str(raised.value)
     if "weight" in layer.state_dict():
-        with pytest.raises(TypeError, match="weight must be float64 like x, got float32|running_mean must be float64"):
+        with pytest.raises(TypeError, match=r"weight must be float64 like x, got float32|running_mean must be float64"):
             layer(x.astype(np.float64))
     assert_same_state(layer, before)
     y = layer(x)
@@ -351,6 +354,8 @@ def test_a_base_module_does_nothing():
 def test_sequential_refuses_what_is_no_layer():
     with pytest.raises(TypeError, match="layer '1' must be a Module, got function"):
         nn.Sequential(nn.ReLU(), lambda x: x)
+    with pytest.raises(TypeError, match="layer '0' must be a Module, got dict"):
+        nn.Sequential({"a": nn.ReLU()}, nn.ReLU())
     for name in ("", "a.b", "forward", "training", "_cache"):
         with pytest.raises(ValueError, match="cannot name a layer"):
             nn.Sequential({name: nn.ReLU()})
@@ -375,6 +380,8 @@ def test_flatten_is_that_of_torch_for_any_memory():
         y = layer(view)
         np.testing.assert_array_equal(y, x.reshape(4, -1))
         np.testing.assert_array_equal(layer.backward(y), x)
+    table = generator("table").normal(size=(4, 5))
+    np.testing.assert_array_equal(nn.Flatten()(table), table)
     batch_innermost = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
     assert np.shares_memory(nn.Flatten()(batch_innermost), batch_innermost)
     for shape in ((4, 15), (30, 4), (4, 3, 2, 5), (5, 24)):

@@ -59,24 +59,29 @@ def batch_norms(shape: tuple[int, ...], order: tuple[int, ...], backward: bool) 
     running_mean, running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     weight, bias = (rng.normal(size=channels).astype(np.float32) for _ in range(2))
     textbook = TextbookBatchNorm(channels)
+    textbook.weight.data, textbook.bias.data = weight, bias
     theirs = (torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d)(channels)
+    theirs.weight.data, theirs.bias.data = torch.tensor(weight), torch.tensor(bias)
 
     def run_torch():
         x_torch.grad = theirs.weight.grad = theirs.bias.grad = None
         y = theirs(x_torch)
-        if backward:
-            y.backward(grad_torch)
+        if not backward:
+            return y.detach()
+        y.backward(grad_torch)
+        return x_torch.grad
 
     def run_bnbook():
-        _, cache = F.batch_norm(x, running_mean, running_var, weight, bias, training=True)
-        if backward:
-            F.batch_norm_backward(grad_y, cache)
+        y, cache = F.batch_norm(x, running_mean, running_var, weight, bias, training=True)
+        return F.batch_norm_backward(grad_y, cache)[0] if backward else y
 
     def run_textbook():
-        textbook(x)
-        if backward:
-            textbook.backward(grad_y)
+        y = textbook(x)
+        return textbook.backward(grad_y) if backward else y
 
+    expected = run_torch().numpy()
+    for run in (run_bnbook, run_textbook):  # the time of a wrong result is of no interest
+        np.testing.assert_allclose(run(), expected, rtol=0, atol=1e-4)
     return {"PyTorch": run_torch, "bnbook": run_bnbook, "textbook": run_textbook}
 
 
