@@ -99,6 +99,18 @@ def test_stub_is_not_attempted(name: str) -> None:
     assert check(name, lambda *arguments: NotImplemented).passed is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda *arrays: _layer_backward(*arrays)[::-1], "in this order"),
+        (lambda *arrays: [array.T for array in _layer_backward(*arrays)], "the shape of what it is for"),
+        (lambda g, x, weight, bias: (g @ weight, g.T @ x, g.sum(axis=0)), "the ReLU's output is positive"),
+    ],
+)
+def test_layer_backward_says_what_is_wrong(answer, told: str) -> None:
+    assert told in check("ch00.layer_backward", answer).message
+
+
 def test_gradients_differ() -> None:
     rng = np.random.default_rng(0)
     x, target, weight = rng.normal(size=(6, 4)), rng.integers(3, size=6), rng.normal(size=(3, 4))

@@ -63,14 +63,14 @@ def test_a_row_repeats_exactly_and_is_json(splits, row):
     assert t.train(t.Run("with BN", 0.03, 1, **SMALL), splits)["train_loss"] != row["train_loss"]
 
 
-def test_a_row_holds_what_the_chapter_draws(row):
+def test_a_row_holds_what_the_chapter_draws(splits, row):
     assert set(t.FIELDS) - set(row) == {"provenance"}
     assert row["steps"] == 6 and len(row["train_loss"]) == len(row["val_accuracy"]) == 2
     assert row["train_loss"][1] < row["train_loss"][0]
     assert set(row["xray"]) == {"0", "3", "6"}  # there is no step 10 in six
     assert list(row["xray"]["0"]) == ["conv", "bn1", "relu1", "pool", "flatten", "fc1", "bn2", "relu2", "fc2"]
     assert row["xray"]["0"]["bn1"][0] == pytest.approx(1, abs=1e-3)
-    assert np.sum(row["confusion"]) == 60
+    assert np.array_equal(np.sum(row["confusion"], axis=1), np.bincount(splits["test"][1], minlength=10))  # row: truth
     assert np.trace(row["confusion"]) / 60 == pytest.approx(row["test_accuracy"])
     assert {name: len(v) for name, v in row["learned"].items()} == {
         "bn1.weight": 32,
@@ -230,6 +230,12 @@ def test_a_truncated_last_line_is_reported_dropped_and_repeated(tmp_path, splits
     assert [(run.arm, run.lr, run.seed) for run in trained] == [(lost["arm"], lost["lr"], lost["seed"])]
     assert sorted(map(str, again)) == sorted(map(str, rows))
     assert len(path.read_bytes().splitlines()) == 16
+
+
+def test_nothing_of_a_long_truncated_line_stays(tmp_path, splits, trained):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"version": 1, "xray": [' + "0.1, " * 10_000)
+    assert len(run_all(path, splits)) == len(path.read_bytes().splitlines()) == len(t.results(path)) == 16
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,9 @@ def layer_backward(answer, rng) -> None:
         got = answer(g, x, weight, bias)
         if not isinstance(got, tuple | list) or len(got) != 3:
             raise Wrong("Return three arrays: the gradients of x, weight and bias.")
+        shapes, wanted = [np.shape(array) for array in got], [(n, d), (k, d), (k,)]
+        if shapes != wanted and sorted(shapes) == sorted(wanted):
+            raise Wrong(f"Return the gradients of x, weight and bias in this order: shapes {wanted}, got {shapes}.")
 
         def layer(x, weight, bias):
             return np.maximum(x @ weight.T + bias, 0)
@@ -50,7 +53,9 @@ def layer_backward(answer, rng) -> None:
                 b,
                 f"The gradient of {name} for N = {n}, D = {d}, K = {k}",
                 tol=1e-5,
-                hint="First let g through only where the ReLU's output is positive.",
+                hint="First let g through only where the ReLU's output is positive."
+                if np.shape(a) == b.shape
+                else "A gradient has the shape of what it is for.",
             )
 
 

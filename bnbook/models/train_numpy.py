@@ -375,8 +375,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"the file of the rows (default: {RESULTS})")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to start with")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of the initial values and the batches")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help=f"passes over the training images (default: {EPOCHS})"
+    )
     args = parser.parse_args(arguments)
     chosen = [
         f"--{name} {' '.join(f'{v:g}' for v in np.atleast_1d(value))}"
