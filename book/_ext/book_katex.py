@@ -19,6 +19,7 @@ from typing import Any
 from docutils import nodes
 from py_mini_racer import JSEvalException, MiniRacer
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
@@ -26,6 +27,8 @@ KATEX = Path(__file__).parents[1] / "_assets" / "katex"
 # "strict": what LaTeX or MathJax (which shows the same notebook in JupyterLab) would read differently is an error too.
 OPTIONS = {"throwOnError": True, "strict": "error", "output": "htmlAndMathml"}
 RENDERED = 'class="katex"'
+PUNCTUATION = re.compile(r"[.,;:!?)’”\]]+")
+SHORT = 30  # characters of TeX; a longer formula must be able to break over lines itself
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,21 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+class KeepPunctuation(SphinxPostTransform):
+    """Hold a short formula and the punctuation behind it together: a browser may break the line between them."""
+
+    default_priority = 900
+
+    def run(self, **kwargs: Any) -> None:
+        for formula in list(self.document.findall(nodes.math)):
+            text = formula.next_node(descend=False, siblings=True)
+            mark = PUNCTUATION.match(text) if isinstance(text, nodes.Text) else None
+            if mark and len(formula.astext()) <= SHORT:
+                together = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]), classes=["nobreak"])
+                formula.parent.replace(text, nodes.Text(text[mark.end() :]))
+                formula.parent.replace(formula, together)
+
+
 def add_stylesheet(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
     """Load KaTeX's style sheet (and with it the fonts a page uses) only where there is a formula."""
     if RENDERED in context.get("body", ""):
@@ -95,6 +113,7 @@ def copy_stylesheet(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_post_transform(KeepPunctuation)
     app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
     app.connect("builder-inited", copy_stylesheet)
     app.connect("html-page-context", add_stylesheet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import book_images
 import matplotlib
@@ -46,3 +47,8 @@ def test_transparency_becomes_white():
     png = io.BytesIO()
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(png, "PNG")
     assert (pixels(book_images.lighter(png.getvalue())) == 255).all()
+
+
+def test_a_formula_keeps_its_full_stop(site):
+    text = (site / "book/02_forward.html").read_text()
+    assert re.search(r'<span class="nobreak"><span class="math[^>]*>.*?</span>[.,]</span>', text)
