@@ -101,6 +101,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
+        if len(betas) != 2:
+            raise ValueError(f"betas must be a pair (β₁, β₂), got {betas}")
         for beta in betas:
             check_number("betas", beta, at_least=0)
             if beta >= 1:

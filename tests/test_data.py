@@ -102,7 +102,8 @@ def test_damaged_embedded_file_is_refused_by_name(tmp_path, monkeypatch, name, d
 
 def test_core_and_embedded_data_need_numpy_alone():
     code = (
-        "import sys; import bnbook.data as d; d.load('val'); "
+        "import sys, bnbook, bnbook.functional, bnbook.nn, bnbook.optim, bnbook.models.numpy_cnn; "
+        "import bnbook.checking.exercises, bnbook.data as d; d.load('val'); "
         "print(sorted({'pooch', 'tqdm', 'requests', 'torch', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -151,6 +152,7 @@ def test_to_input_takes_strided_and_read_only_images_and_none(embedded):
         (np.zeros((2, 28, 28), np.float32), np.float32, TypeError, "images must be a uint8 array .* got float32"),
         ([[1]], np.float32, TypeError, "images must be a uint8 array .* got list"),
         (np.zeros((2, 784), np.uint8), np.float32, ValueError, r"shape \(N, 28, 28\), got \(2, 784\)"),
+        (np.zeros((2, 14, 56), np.uint8), np.float32, ValueError, r"shape \(N, 28, 28\), got \(2, 14, 56\)"),
         (np.zeros((28, 28), np.uint8), np.float32, ValueError, r"shape \(N, 28, 28\), got \(28, 28\)"),
         (np.zeros((2, 28, 28), np.uint8), np.int64, TypeError, "dtype must be float32 or float64, got int64"),
         (np.zeros((2, 28, 28), np.uint8), np.float16, TypeError, "dtype must be float32 or float64, got float16"),
@@ -299,6 +301,9 @@ def test_own_folder_is_used(sandbox, monkeypatch):
     monkeypatch.setenv("BNBOOK_DATA", str(put(folder / "own", archives)))
     assert_is_test_split(data.load("test", subset=False), archives)
     assert data.load("train", subset=False)[0].shape == (600, 28, 28)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("BNBOOK_DATA", "~/own")
+    assert_is_test_split(data.load("test", subset=False), archives)
 
 
 def test_archive_compressed_anew_is_the_same_file(sandbox, monkeypatch):

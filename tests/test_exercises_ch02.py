@@ -103,6 +103,15 @@ def test_an_unknown_exercise_names_the_known_ones():
         check("ch02.nothing", 1)
 
 
+def test_a_package_that_a_chapter_lacks_is_named(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    monkeypatch.setattr("importlib.import_module", import_module)
+    with pytest.raises(ModuleNotFoundError, match="scipy"):
+        check("ch02.normalize", 1)
+
+
 def test_the_black_boxes_differ():
     x = np.random.default_rng(0).normal(3, 2, size=(4, 3, 2, 5)) * 1e-3
     outputs = [layer(x) for layer in layers().values()]

@@ -200,6 +200,11 @@ for kernel_size, error in ((0, ValueError), (-2, ValueError), (1.5, TypeError), 
     says = "kernel_size must be at least 1" if error is ValueError else "kernel_size must be an integer"
     bad("max_pool2d", {"kernel_size": kernel_size}, error, says, torch_too=kernel_size is not True)
 bad("max_pool2d", {"kernel_size": (6, 2)}, ValueError, "kernel_size is 6×2, x with its padding is 5×6", torch_too=True)
+bad("max_pool2d", {"kernel_size": (2, 7)}, ValueError, "kernel_size is 2×7, x with its padding is 5×6", torch_too=True)
+for shape in ((2, 3, 0, 5), (2, 3, 5, 0)):  # padding alone would be larger than the kernel
+    bad("conv2d", {"x": np.ones(shape), "padding": 3}, ValueError, f"x has shape {shape}", "one pixel", torch_too=True)
+for shape in ((2, 3, 0, 5), (2, 3, 5, 0), (2, 0, 5, 6)):
+    bad("max_pool2d", {"x": np.ones(shape), "padding": 1}, ValueError, f"x has shape {shape}", torch_too=True)
 bad("max_pool2d", {"kernel_size": 7}, ValueError, "kernel_size is 7×7", torch_too=True)
 bad("max_pool2d", {"padding": 2}, ValueError, "padding must be at most half of kernel_size (2, 2)", torch_too=True)
 bad("max_pool2d", {"kernel_size": 3, "padding": (0, 2)}, ValueError, "at most half of kernel_size", torch_too=True)

@@ -274,12 +274,13 @@ def test_batch_norm_of_large_and_odd_shapes_agrees_with_torch(shape, training, d
     assert_agrees(gradients[2], wide[2].grad, gradient, "grad_bias")
 
 
+@pytest.mark.parametrize("large_mean", [5, 1000])
 @pytest.mark.parametrize("shape", [(64, 32, 26, 26), (1_000_000, 4), (1, 2, 2048, 2048), (2, 3, 100_000)], ids=str)
 @pytest.mark.parametrize("order", ["contiguous", "channels outermost", "batch innermost"])
-def test_float32_variance_survives_a_large_mean(shape, order):
+def test_float32_variance_survives_many_values_and_a_large_mean(shape, order, large_mean):
     """A mean 1,000 times the standard deviation leaves four of float32's seven digits to the deviations."""
     rng = np.random.default_rng(3)
-    x = rng.standard_normal(shape, dtype=np.float32) + np.float32(1000)
+    x = rng.standard_normal(shape, dtype=np.float32) + np.float32(large_mean)
     if order == "channels outermost":
         x = np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
     elif order == "batch innermost":
@@ -323,3 +324,101 @@ def test_default_eps_of_rms_norm_is_that_of_torch(dtype):
     x = np.full((2, 5), np.sqrt(np.finfo(dtype).eps) / 3, dtype) * np.arange(1, 6, dtype=dtype)
     y, _ = F.rms_norm(x, 5)
     assert_agrees(y, torch.nn.functional.rms_norm(torch.tensor(x), (5,)), OUTPUT[np.dtype(dtype)], "y")
+
+
+CENTRED = {
+    "batch_norm": lambda x: F.batch_norm(x, None, None, training=True)[0],
+    "layer_norm": lambda x: F.layer_norm(x.T, len(x))[0].T,
+    "group_norm": lambda x: F.group_norm(x.T[None], x.shape[1])[0][0].T,
+    "instance_norm": lambda x: F.instance_norm(x.T[None])[0][0].T,
+}
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", CENTRED)
+def test_a_large_mean_takes_no_digits(name, dtype):
+    """Beyond those that x itself has lost, and a constant is normalized to 0."""
+    rng = np.random.default_rng(5)
+    x = (rng.normal(size=(4096, 3)) + {np.float32: 1e4, np.float64: 1e8}[dtype]).astype(dtype)
+    wide = x.astype(np.longdouble)
+    expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+    assert_agrees(CENTRED[name](x), expected.astype(np.float64), {np.float32: 2e-6, np.float64: 1e-6}[dtype], "y")
+    constant = np.full_like(x, 1000.1)
+    assert np.abs(CENTRED[name](constant)).max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e17, 1e30])
+@pytest.mark.parametrize("name", CENTRED)
+def test_float32_squares_do_not_overflow(name, scale):
+    x = (np.random.default_rng(6).normal(size=(5000, 3)) * scale).astype(np.float32)
+    expected = CENTRED[name](x.astype(np.float64))
+    assert_agrees(CENTRED[name](x), expected, 2e-6, "y")
+
+
+@both_dtypes
+@pytest.mark.parametrize(("old", "spread"), [(1, 1e-6), (1e9, 1)])
+def test_momentum_one_forgets_the_old_value(dtype, old, spread):
+    """Also where it is so much larger than the new one that their difference has none of its digits."""
+    x = (np.random.default_rng(7).normal(size=(50, 3)) * spread).astype(dtype)
+    mean, var = np.full(3, old, dtype), np.full(3, old, dtype)
+    F.batch_norm(x, mean, var, training=True, momentum=1.0)
+    np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(var, x.var(0, ddof=1, dtype=np.float64), rtol=1e-5)
+
+
+def test_no_variance_and_no_eps_give_infinity_without_a_warning():
+    """In evaluation; a dead channel divides by zero."""
+    x = np.array([[1.0, -2.0], [-3.0, 4.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = F.batch_norm(x, np.zeros(2), np.zeros(2), eps=0)
+    np.testing.assert_array_equal(y, np.sign(x) * np.inf)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, *DTYPES])
+def test_read_only_statistics_serve_in_evaluation_alone(dtype):
+    x, mean, var = np.arange(6).reshape(3, 2).astype(dtype), np.ones(2, dtype), np.full(2, 4, dtype)
+    mean.flags.writeable = var.flags.writeable = False
+    np.testing.assert_allclose(F.batch_norm(x, mean, var)[0], (x - 1) / 2, rtol=1e-3)
+    with pytest.raises(ValueError, match="running_mean is read-only, but training updates it in place"):
+        F.batch_norm(x, mean, var, training=True)
+
+
+def test_groups_of_one_value_give_the_bias_from_two_examples_on():
+    """As torch, which refuses one value per group only where there is one example."""
+    x, bias = np.random.default_rng(9).normal(size=(2, 4)), np.arange(4.0)
+    np.testing.assert_array_equal(F.group_norm(x, 4, np.ones(4), bias)[0], [bias, bias])
+    with pytest.raises(ValueError, match="expected more than one value per group"):
+        F.group_norm(x[:1], 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_value_spoils_its_own_channel_only(bad):
+    rng = np.random.default_rng(8)
+    x, g = rng.normal(size=(6, 4, 5)), rng.normal(size=(6, 4, 5))
+    clean, spoiled = x.copy(), [1]
+    x[2, 1, 3] = bad
+    results = []
+    for values in (x, clean):
+        mean, var = np.zeros(4), np.ones(4)
+        with np.errstate(invalid="ignore"):
+            y, cache = F.batch_norm(values, mean, var, np.full(4, 2.0), np.ones(4), training=True)
+            grad_x, grad_weight, grad_bias = F.batch_norm_backward(g, cache)
+        results.append([y.swapaxes(0, 1), grad_x.swapaxes(0, 1), grad_weight, grad_bias, mean, var])
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(np.delete(ours, spoiled, 0), np.delete(expected, spoiled, 0))
+    assert np.isnan(results[0][0][1]).all() and not np.isfinite(results[0][4][1])
+
+
+@both_dtypes
+def test_running_statistics_may_be_views(dtype):
+    """They are updated where they are, and what lies between them is left alone."""
+    a = next(n for n in FUNCTIONS if n.name == "batch_norm-training-3d").arguments(dtype)
+    table = np.full((2, 3 * len(a.mean)), -7, dtype)
+    mean, var = table[0, ::3], table[1, ::-3]
+    mean[...], var[...] = a.mean, a.var
+    F.batch_norm(a.x, mean, var, training=True)
+    F.batch_norm(a.x, a.mean, a.var, training=True)
+    np.testing.assert_array_equal(table[0, ::3], a.mean)
+    np.testing.assert_array_equal(table[1, ::-3], a.var)
+    assert (table == -7).sum() == 4 * len(a.mean)

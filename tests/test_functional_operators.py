@@ -179,6 +179,26 @@ def test_max_pool2d_agrees_with_torch(shapes):
     assert_agrees(F.max_pool2d_backward(g, cache), t.grad, 1e-14, "grad_x")
 
 
+def test_sizes_may_be_integers_of_numpy():
+    """Also small ones, in which 2 × 100 has no room."""
+    x, size = generator("x").normal(size=(2, 3, 6, 200)), np.int8(2)
+    y, cache = F.max_pool2d(x, size, (1, size), size // 2)
+    expected, expected_cache = F.max_pool2d(x, 2, (1, 2), 1)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(F.max_pool2d_backward(y, cache), F.max_pool2d_backward(y, expected_cache))
+
+
+def test_max_pool2d_of_nan_and_infinities():
+    """A NaN is the maximum of its windows and of no other; −∞ may be one, and padding is never larger."""
+    x = generator("nan").normal(size=(2, 3, 6, 7))
+    x[0, 1, 2, 3], x[1, 0, 0, 0], x[1, 0, 0, 1], x[1, 2] = np.nan, np.nan, -np.inf, -np.inf
+    for window in ((2, None, 0), (3, 2, 1), ((2, 3), 1, 1)):
+        expected, _ = brute_force_pooling(x, *window)
+        np.testing.assert_array_equal(F.max_pool2d(x, *window)[0], expected)
+        if torch is not None:
+            np.testing.assert_array_equal(torch.nn.functional.max_pool2d(torch.tensor(x), *window).numpy(), expected)
+
+
 @pytest.mark.parametrize("shapes", POOLINGS[:4], ids=str)
 def test_max_pool2d_gradient_is_the_numeric_one(shapes):
     x = generator(str(shapes)).permutation(np.prod(shapes[0])).reshape(shapes[0]).astype(np.float64)  # no ties
@@ -259,6 +279,30 @@ def test_relu_at_zero_has_the_derivative_zero():
     y, cache = F.relu(x)
     np.testing.assert_array_equal(y, [0, 0, 0, 5e-324, 2])
     np.testing.assert_array_equal(F.relu_backward(np.full(5, 3.0), cache), [0, 0, 0, 3, 3])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_nan_and_infinities_pass_through_an_activation(name):
+    limits = {"relu": [np.inf, 0], "sigmoid": [1, 0], "tanh": [1, -1]}[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = getattr(F, name)(np.array([np.inf, -np.inf, np.nan]))
+    np.testing.assert_array_equal(y, [*limits, np.nan])
+
+
+def test_a_nan_spoils_only_the_outputs_that_see_it():
+    rng = generator("nan")
+    x, weight = rng.normal(size=(2, 3, 6, 7)), rng.normal(size=(4, 3, 3, 2))
+    expected, _ = F.conv2d(x, weight)
+    x[1, 2, 4, 3] = np.nan
+    y, cache = F.conv2d(x, weight)
+    spoiled = np.zeros(y.shape, bool)
+    spoiled[1, :, 2:5, 2:4] = True
+    np.testing.assert_array_equal(y, np.where(spoiled, np.nan, expected))
+    grad_x, _, _ = F.conv2d_backward(np.ones_like(y), cache)
+    assert np.isfinite(grad_x).all()
+    table, _ = F.linear(x[..., 0], rng.normal(size=(2, 6)))
+    assert np.isfinite(table).all()
 
 
 @both_dtypes
@@ -354,7 +398,8 @@ def _operators():
     yield "conv2d-unpadded", [x, weight, bias], lambda x, w, b: F.conv2d(x, w, b), F.conv2d_backward
     yield "linear", [x, table, bias], F.linear, F.linear_backward
     yield "max_pool2d", [x], lambda x: F.max_pool2d(x, 2), F.max_pool2d_backward
-    yield "max_pool2d-overlapping", [x], lambda x: F.max_pool2d(x, 3, 2, 1), F.max_pool2d_backward
+    yield "max_pool2d-overlapping", [x], lambda x: F.max_pool2d(x, 3, 2), F.max_pool2d_backward
+    yield "max_pool2d-padded", [x], lambda x: F.max_pool2d(x, 3, 2, 1), F.max_pool2d_backward
     yield "max_pool2d-of-single-values", [x], lambda x: F.max_pool2d(x, 1), F.max_pool2d_backward
     yield "relu", [x], F.relu, F.relu_backward
     yield "sigmoid", [x], F.sigmoid, F.sigmoid_backward
@@ -395,7 +440,10 @@ def test_any_memory_is_read_and_left_alone(name):
         np.testing.assert_array_equal(view, kept, err_msg=f"{name}_backward modified grad_y: {memory}")
 
 
-@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "softmax", "max_pool2d", "max_pool2d-of-single-values"])
+POINTWISE = ["relu", "sigmoid", "tanh", "softmax"]
+
+
+@pytest.mark.parametrize("name", [*POINTWISE, "max_pool2d", "max_pool2d-overlapping", "max_pool2d-of-single-values"])
 def test_memory_order_is_kept(name):
     for memory, x in layouts(OPERATORS[name][0][0]):
         y, _grad_x = results(name, [x])
@@ -407,9 +455,11 @@ def test_memory_order_is_kept(name):
         assert memory_order(backward(g, cache)) == memory_order(x), memory
 
 
-def test_conv2d_puts_the_images_innermost():
-    y, _ = F.conv2d(*OPERATORS["conv2d"][0])
-    assert memory_order(y) == (1, 2, 3, 0)
+def test_conv2d_and_the_gradient_of_linear_have_the_images_innermost():
+    y, cache = F.conv2d(*OPERATORS["conv2d"][0])
+    assert memory_order(y) == memory_order(F.conv2d_backward(y.copy(), cache)[0]) == (1, 2, 3, 0)
+    y, cache = F.linear(np.ones((4, 8)), np.ones((5, 8)))
+    assert memory_order(F.linear_backward(y, cache)[0]) == (1, 0)
 
 
 @operators
@@ -452,9 +502,16 @@ def test_empty_batch(name):
 def test_cross_entropy_of_no_example():
     x, target = np.empty((0, 3)), np.empty(0, int)
     for reduction, expected in (("sum", 0.0), ("mean", np.nan)):
-        loss, cache = F.cross_entropy(x, target, reduction=reduction)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loss, cache = F.cross_entropy(x, target, reduction=reduction)
+            assert F.cross_entropy_backward(cache=cache).shape == (0, 3)
         np.testing.assert_equal(float(loss), expected)
-        assert F.cross_entropy_backward(cache=cache).shape == (0, 3)
+
+
+def test_softmax_over_no_value():
+    y, cache = F.softmax(np.empty((3, 0)))
+    assert y.shape == F.softmax_backward(y, cache).shape == (3, 0)
 
 
 def test_caches_do_not_share_results():

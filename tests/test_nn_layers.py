@@ -178,7 +178,9 @@ def test_momentum_none_is_the_plain_average_of_all_batches(name, shape):
         seen = batches[:count]
         np.testing.assert_allclose(layer.running_mean, np.mean([x.mean(axes) for x in seen], 0), rtol=1e-12)
         np.testing.assert_allclose(layer.running_var, np.mean([x.var(axes, ddof=1) for x in seen], 0), rtol=1e-12)
+    held = list(layer.buffers())
     layer.reset_running_stats()
+    assert all(a is b for a, b in zip(held, layer.buffers(), strict=True))  # in place
     assert layer.num_batches_tracked == 0 and not layer.running_mean.any() and (layer.running_var == 1).all()
     layer(batches[0])
     np.testing.assert_allclose(layer.running_mean, batches[0].mean(axes), rtol=1e-12)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -184,6 +186,7 @@ def test_modes_reach_every_module():
     assert all(module.training for _, module in net.named_modules())
     assert net.eval() is net and not any(module.training for _, module in net.named_modules())
     assert net.train() is net and all(module.training for _, module in net.named_modules())
+    assert net.train(0).training is False and net.train(1).training is True
 
 
 def test_evaluation_changes_no_state_and_does_not_look_at_the_batch():
@@ -359,6 +362,56 @@ def test_sequential_refuses_what_is_no_layer():
     for name in ("", "a.b", "forward", "training", "_cache"):
         with pytest.raises(ValueError, match="cannot name a layer"):
             nn.Sequential({name: nn.ReLU()})
+
+
+def test_sequential_refuses_one_layer_in_two_places():
+    """It would keep the cache of its last place alone, and its gradients would be wrong without a word."""
+    relu = nn.ReLU()
+    with pytest.raises(ValueError, match="layer '2' is used twice"):
+        nn.Sequential(relu, nn.Tanh(), relu)
+    with pytest.raises(ValueError, match=r"layer 'b\.0' is used twice"):
+        nn.Sequential({"a": relu, "b": nn.Sequential(relu)})
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_goes_its_own_way(duplicate):
+    net = randomize(network())
+    y, g = net(batch()), generator("g").normal(size=(6, 5))
+    twin, before = duplicate(net), net.state_dict()
+    np.testing.assert_allclose(twin.backward(g), net.backward(g), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(twin.eval()(batch()), copy.deepcopy(net).eval()(batch()), rtol=1e-10)
+    twin.train()(batch() + 1)
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert net.training and y.shape == (6, 5)
+
+
+def test_backward_belongs_to_the_last_forward():
+    """Also where the mode has changed in between: the gradient is that of the mode of the forward pass."""
+    net, g = randomize(network()), generator("g").normal(size=(6, 5))
+    net(batch())
+    expected = net.backward(g)
+    net(batch() * 2 + 1)
+    net(batch())
+    net.eval()
+    np.testing.assert_array_equal(net.backward(g), expected)
+    net(batch())
+    assert not np.allclose(net.backward(g), expected)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "name", [name for name in nn.__all__ if name not in ("Module", "Parameter", "Sequential", "Flatten")]
+)
+def test_arguments_have_the_order_and_the_defaults_of_torch(name):
+    theirs = inspect.signature(getattr(torch.nn, name)).parameters
+    ours = {
+        p.name: p.default
+        for p in inspect.signature(getattr(nn, name)).parameters.values()
+        if p.name not in ("dtype", "rng")  # dtype is keyword-only in both; torch's generator is global
+    }
+    assert list(ours) == [parameter for parameter in theirs if parameter in ours]
+    assert ours == {parameter: theirs[parameter].default for parameter in ours}
 
 
 @pytest.mark.parametrize("norm", LAYERS, ids=str)

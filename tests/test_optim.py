@@ -97,6 +97,16 @@ def test_zero_grad_and_parameters_without_gradient():
     assert p.grad is None and q.grad is None
 
 
+@pytest.mark.parametrize("make", [optim.SGD, lambda p, **k: optim.SGD(p, momentum=0.9, **k), optim.Adam])
+def test_gradients_are_left_alone(make):
+    p, grad = nn.Parameter(np.ones(2)), np.array([1.0, -2.0])
+    optimizer = make([p], lr=0.1, weight_decay=0)
+    for _ in range(3):
+        p.grad = grad
+        optimizer.step()
+    np.testing.assert_array_equal(grad, [1, -2])
+
+
 def test_an_iterator_of_parameters_is_kept():
     layer = nn.Linear(3, 2)
     optimizer = optim.SGD(layer.parameters(), lr=0.1)
@@ -114,6 +124,7 @@ def test_an_iterator_of_parameters_is_kept():
         (lambda p: optim.SGD([p], momentum=-1), ValueError, "momentum must be at least 0, got -1"),
         (lambda p: optim.SGD([p], weight_decay=-1), ValueError, "weight_decay must be at least 0, got -1"),
         (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "betas must be less than 1, got (0.9, 1.0)"),
+        (lambda p: optim.Adam([p], betas=(0.9,)), ValueError, "betas must be a pair (β₁, β₂), got (0.9,)"),
         (lambda p: optim.Adam([p], betas=(-0.1, 0.9)), ValueError, "betas must be at least 0, got -0.1"),
         (lambda p: optim.Adam([p], eps=-1), ValueError, "eps must be at least 0, got -1"),
         (lambda p: optim.Adam([p], weight_decay=None), TypeError, "weight_decay must be a number, got NoneType"),

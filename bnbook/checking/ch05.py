@@ -27,8 +27,10 @@ def _batch(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def _parts(got: object, count: int, names: str) -> tuple:
-    if not isinstance(got, tuple | list) or len(got) != count:
+    if not isinstance(got, tuple | list | np.ndarray) or getattr(got, "ndim", 1) == 0:
         raise Wrong(f"Return {count} things, {names}, got {type(got).__name__}.")
+    if len(got) != count:
+        raise Wrong(f"Return {count} things, {names}, got {len(got)}.")
     return tuple(got)
 
 

@@ -54,8 +54,9 @@ def check(exercise: str, answer: Any) -> Verdict:
     chapter = exercise.partition(".")[0]
     try:
         importlib.import_module(f"{__package__}.{chapter}")
-    except ModuleNotFoundError:
-        pass
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.{chapter}":  # the chapter is there, a package that it needs is not
+            raise
     if exercise not in _CHECKERS:
         known = ", ".join(sorted(name for name in _CHECKERS if name.startswith(chapter))) or "none in this chapter"
         raise ValueError(f"there is no exercise {exercise!r}; known: {known}")

@@ -50,7 +50,8 @@ def conv2d(
         y, (N, F, H', W') with H' = (H + 2 p_h − kh) // s_h + 1, and the cache for `conv2d_backward`.
 
     Raises:
-        ValueError: shapes that do not match, a kernel larger than the padded image, stride < 1, padding < 0.
+        ValueError: shapes that do not match, images without a pixel, a kernel larger than the padded image, stride < 1,
+            padding < 0.
         TypeError: not arrays of floats of one dtype; a stride or padding that is not an integer.
     """
     check_ndim("x", x, (4,), "(N, C, H, W)")
@@ -65,6 +66,8 @@ def conv2d(
     (sh, sw), (ph, pw) = pair("stride", stride, at_least=1), pair("padding", padding, at_least=0)
     filters, channels, kh, kw = weight.shape
     n, _, height, width = x.shape
+    if 0 in (height, width):
+        raise ValueError(f"x has shape {x.shape}, expected images of at least one pixel")
     if min(kh, kw) < 1 or kh > height + 2 * ph or kw > width + 2 * pw:
         raise ValueError(f"weight has a {kh}×{kw} kernel, x with its padding is {height + 2 * ph}×{width + 2 * pw}")
 

@@ -75,11 +75,18 @@ def _sum(axes: tuple[int, ...], *operands: Array) -> Array:
 
 
 def _center(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
-    """x − μ, μ, σ² and m: two passes, so that σ² survives a mean far larger than σ (Chan, Golub & LeVeque 1983)."""
+    """x − μ, μ, σ² and m: two passes, so that σ² survives a mean far larger than σ (Chan, Golub & LeVeque 1983).
+
+    Sums in float32 will do while |μ| ≤ 10 σ and no square overflows; beyond that, a constant channel included, their
+    rounding would show in x − μ, and everything is computed in float64.
+    """
     m = prod(x.shape[a] for a in axes)
     mean = _sum(axes, x) / max(m, 1)
     xc = x - mean.astype(x.dtype)
     var = _sum(axes, xc, xc) / max(m, 1)
+    if x.dtype == np.float32 and ((mean * mean > 100 * var) | np.isinf(var)).any():
+        xc, mean, var, _ = _center(x.astype(np.float64), axes)
+        xc = xc.astype(np.float32)
     return xc, mean, var, m
 
 
@@ -298,7 +305,8 @@ def instance_norm(
 
     Args:
         x: (N, C, L), (N, C, H, W) or (N, C, D, H, W), with more than one position where its own statistics are used.
-        running_mean, running_var, weight, bias: (C,), each pair may be None.
+        running_mean, running_var: (C,); both or neither.
+        weight, bias: γ and β, (C,), each may be None.
         use_input_stats, momentum, eps: as `training`, `momentum` and `eps` of `batch_norm`.
 
     Returns:
@@ -423,7 +431,9 @@ def _inv_sqrt(var: Array, eps: float) -> Array:
 
 
 def _update_running(running: Array, new: Array, momentum: float) -> None:
-    running += (momentum * (new - running)).astype(running.dtype)
+    """Not `running + momentum * (new - running)`, in which a new value far smaller than the old one is rounded away."""
+    with np.errstate(over="ignore"):  # a variance that its dtype cannot hold becomes ∞, as in torch
+        running[...] = (1 - momentum) * running + momentum * new
 
 
 def _per_channel(parameter: Array | None, x: Array) -> Array | None:

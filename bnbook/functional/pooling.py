@@ -46,10 +46,12 @@ def max_pool2d(
         y, (N, C, H', W') with H' = (H + 2 p − k) // s + 1, and the cache for `max_pool2d_backward`.
 
     Raises:
-        ValueError: not (N, C, H, W), a window larger than the padded image, sizes out of range.
+        ValueError: not (N, C, H, W), no channel or no pixel, a window larger than the padded image, sizes out of range.
         TypeError: not an array of floats; sizes that are not integers.
     """
     check_ndim("x", x, (4,), "(N, C, H, W)")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"x has shape {x.shape}, expected images of at least one channel and one pixel")
     kh, kw = pair("kernel_size", kernel_size, at_least=1)
     sh, sw = (kh, kw) if stride is None else pair("stride", stride, at_least=1)
     ph, pw = pair("padding", padding, at_least=0)

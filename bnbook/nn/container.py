@@ -12,7 +12,12 @@ from .module import Array, Module
 
 
 class Sequential(Module):
-    """Layers one after the other, as `torch.nn.Sequential`: given as arguments, or in a dictionary with their names."""
+    """Layers one after the other, as `torch.nn.Sequential`: given as arguments, or in a dictionary with their names.
+
+    Raises:
+        TypeError: something that is not a `Module`.
+        ValueError: a name that is taken or has a dot; one layer in two places: it remembers one forward pass only.
+    """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
         super().__init__()
@@ -27,6 +32,13 @@ class Sequential(Module):
                 raise ValueError(f"{name!r} cannot name a layer")
             setattr(self, name, layer)
         self._names = list(named)
+        seen: set[Module] = set()
+        for name, module in self.named_modules():
+            if module in seen:
+                raise ValueError(
+                    f"layer {name!r} is used twice, but a layer remembers one forward pass: make a second one"
+                )
+            seen.add(module)
 
     def __iter__(self) -> Iterator[Module]:
         return (getattr(self, name) for name in self._names)
@@ -64,10 +76,10 @@ class Flatten(Module):
         if not isinstance(x, np.ndarray) or x.ndim < 2:
             raise ValueError(f"x must be an array (N, *), got {getattr(x, 'shape', type(x).__name__)}")
         self._cache = x.shape
-        return np.moveaxis(x, 0, -1).reshape(prod(x.shape[1:]), x.shape[0]).T
+        return x.reshape(x.shape[0], prod(x.shape[1:]))
 
     def backward(self, grad_y: Array) -> Array:
         n, *rest = self._saved()
         check_float_array("grad_y", grad_y)
         check_shape("grad_y", grad_y, (n, prod(rest)), "the shape of the output")
-        return np.moveaxis(grad_y.T.reshape(*rest, n), -1, 0)
+        return grad_y.reshape(n, *rest)
