@@ -260,3 +260,10 @@ def test_wrong_answer(exercise, name):
 
 def test_every_exercise_has_three_wrong_answers():
     assert set(SOLUTIONS) == set(WRONG) and all(len(answers) >= 3 for answers in WRONG.values())
+
+
+def test_several_results():
+    """An array of two rows is as good as a pair; a pair with one thing missing is named as such."""
+    assert check("ch05.statistics", lambda x: np.stack(statistics(x))).passed
+    verdict = check("ch05.backward", lambda *args: backward(*args)[:2])
+    assert verdict.passed is False and verdict.message.endswith("got 2.")
