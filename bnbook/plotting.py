@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .probes import spread
+
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b",
@@ -41,19 +43,6 @@ def use_style() -> None:
 
 
 XRAY_LIMITS = (1e-8, 1e4)
-
-
-def spread(values: np.ndarray, center: bool = True) -> tuple[float, float, float]:
-    """How far the values of a layer's units reach over the batch: (root mean square over the units, 10 %, 90 %).
-
-    Args:
-        values: (N, C) or (N, C, *), axis 1 holds the units: activations or their gradients.
-        center: around each unit's own mean (its standard deviation: what tells the examples apart), or around zero.
-    """
-    units = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
-    size = units.std(axis=1) if center else np.sqrt((units**2).mean(axis=1))
-    low, high = np.percentile(size, [10, 90])
-    return float(np.sqrt((size**2).mean())), float(low), float(high)
 
 
 def xray(

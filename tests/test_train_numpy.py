@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bnbook import data
-from bnbook.models import train_numpy as t
+from bnbook import train_numpy as t
 from bnbook.models.numpy_cnn import cnn
+from bnbook.probes import record
 
 SMALL = {"epochs": 2, "batch_size": 20, "train_images": 60}
 
@@ -128,7 +129,7 @@ def test_evaluation_changes_nothing_and_counts_the_last_batch(splits):
     whole = t.predict(model, splits["val"][0], batch_size=60)
     assert np.allclose(t.predict(model, splits["val"][0], batch_size=25), whole, atol=1e-5)
     assert t.accuracy(model, *splits["val"]) == (whole.argmax(axis=1) == splits["val"][1]).mean()
-    t.record(model, *(array[:16] for array in splits["val"]))
+    record(model, *(array[:16] for array in splits["val"]))
     assert model.training
     assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -136,7 +137,7 @@ def test_evaluation_changes_nothing_and_counts_the_last_batch(splits):
 def test_the_recorded_gradient_is_that_of_the_loss(splits):
     """Checked where it is known in closed form: for the logits it is (softmax − one-hot)/N."""
     images, labels = (array[:16] for array in splits["val"])
-    logits, grad = t.record(cnn(rng=0), images, labels)["fc2"]
+    logits, grad = record(cnn(rng=0), images, labels)["fc2"]
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose(grad, (p - np.eye(10)[labels]) / 16, atol=1e-6)
 
@@ -281,7 +282,7 @@ def test_the_command_trains_and_says_what_it_needs(tmp_path, trained, splits, mo
     assert t.main(["--results", str(path), "--rates", "0.01", "0.03", "0.1", "0.3", "--seeds", "0"]) == 0
     assert "with BN     best rate 0.03" in capsys.readouterr().out
     assert t.results(path)[0]["provenance"]["command"] == (
-        "python -m bnbook.models.train_numpy --rates 0.01 0.03 0.1 0.3 --seeds 0"
+        "python -m bnbook.train_numpy --rates 0.01 0.03 0.1 0.3 --seeds 0"
     )
     path.write_text("{}\n")
     assert t.main(["--results", str(path)]) == 1
@@ -289,7 +290,7 @@ def test_the_command_trains_and_says_what_it_needs(tmp_path, trained, splits, mo
 
 
 def test_it_needs_numpy_alone():
-    code = "import sys, bnbook.models.train_numpy; print({'torch', 'tqdm', 'matplotlib', 'scipy'} & set(sys.modules))"
+    code = "import sys, bnbook.train_numpy; print({'torch', 'tqdm', 'matplotlib', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -33,8 +33,8 @@ class Conv2d(Module):
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] = 0,
-        bias: bool = True,
         *,
+        bias: bool = True,
         rng: np.random.Generator | int | None = None,
         dtype: type = np.float32,
     ) -> None:

@@ -1,7 +1,7 @@
 """Train the NumPy network with and without batch normalization over a grid of learning rates; chapter 8 reads the rows.
 
-    python -m bnbook.models.train_numpy                 all runs that are missing in book/results/numpy_cnn.jsonl
-    python -m bnbook.models.train_numpy --seeds 0 1     fewer of them
+    python -m bnbook.train_numpy                 all runs that are missing in book/results/numpy_cnn.jsonl
+    python -m bnbook.train_numpy --seeds 0 1     fewer of them
 
 Every run is one line of JSON, appended when the run is finished. A command that was stopped goes on where it stopped.
 The best rate of an arm is the one with the highest validation accuracy; while it lies at the edge of the grid, the grid
@@ -11,7 +11,6 @@ is widened. The test images are scored after the last epoch of every run and cho
 from __future__ import annotations
 
 import argparse
-import copy
 import datetime
 import json
 import math
@@ -25,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__, data, nn, optim
-from .numpy_cnn import cnn
+from . import __version__, data, nn, optim
+from .models.numpy_cnn import cnn
+from .probes import record, spread
 
 VERSION = 1  # of what a run does and a row holds; rows of another version are not read as results
 
@@ -99,31 +99,13 @@ def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
     return float((predict(model, images).argmax(axis=1) == labels).mean())
 
 
-def record(model: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per layer its output for one batch in training mode, and the gradient of the loss for that output.
-
-    A copy of the model does it: the statistics and gradients of `model` stay as they are.
-    """
-    model = copy.deepcopy(model).train()
-    loss = nn.CrossEntropyLoss()
-    activations, gradients = [], []
-    x = data.to_input(images)
-    for layer in model:
-        x = layer(x)
-        activations.append(x)
-    loss(x, labels)
-    grad = loss.backward()
-    for layer in reversed(model):
-        gradients.append(grad)
-        grad = layer.backward(grad)
-    names = [name for name, _ in model.named_children()]
-    return dict(zip(names, zip(activations, reversed(gradients), strict=True), strict=True))
-
-
 def spreads(model: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
-    """The X-ray in numbers: per layer the standard deviation of the outputs and that of their gradients."""
+    """The X-ray in numbers: per layer the size over the batch of a unit's outputs and of their gradients."""
     recorded = record(model, images, labels)
-    return {name: [_number(a.std(dtype=np.float64)) for a in pair] for name, pair in recorded.items()}
+    return {
+        name: [_number(spread(output)[0]), _number(spread(gradient, center=False)[0])]
+        for name, (output, gradient) in recorded.items()
+    }
 
 
 def train(run: Run, splits: Splits, after_step: Callable[[], None] = lambda: None) -> dict:
@@ -371,7 +353,7 @@ def _bar(title: str, steps: int, wanted: bool):
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bnbook.models.train_numpy", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m bnbook.train_numpy", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"the file of the rows (default: {RESULTS})")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to start with")
@@ -395,7 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
             rates=args.rates,
             seeds=args.seeds,
             epochs=args.epochs,
-            command=" ".join(["python -m bnbook.models.train_numpy", *chosen]),
+            command=" ".join(["python -m bnbook.train_numpy", *chosen]),
         )
     except (ResultsError, ValueError) as error:
         print(f"train_numpy: {error}", file=sys.stderr)
