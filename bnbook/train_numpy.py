@@ -319,7 +319,7 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit of this package's folder, with "+" where files of the package differ from it."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parents[1])]
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
