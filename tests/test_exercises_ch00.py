@@ -44,7 +44,7 @@ def _one_example(gradient):
     return "correct" if np.allclose(got, [-0.5, 0.5]) else _diagnose(gradient)
 
 
-SOLUTIONS = {
+RIGHT = {
     "ch00.grad_logits": [lambda z, q: _softmax(z) - q],
     "ch00.layer_backward": [_layer_backward, lambda *arrays: list(_layer_backward(*arrays))],
     "ch00.largest_rate": [lambda a: 2 / np.max(a), lambda a: 2 / np.array(max(a))],
@@ -77,26 +77,6 @@ WRONG = {
     ],
     "ch00.diagnose": [lambda gradient: "correct", _one_example, lambda gradient: None, lambda gradient: "wrong"],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, a) for name, answers in SOLUTIONS.items() for a in answers])
-def test_accepts(name: str, answer) -> None:
-    for _ in range(20):  # new random cases each time
-        verdict = check(name, answer)
-        assert verdict.passed is True, verdict
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, a) for name, answers in WRONG.items() for a in answers])
-def test_refuses(name: str, answer) -> None:
-    for _ in range(5):
-        verdict = check(name, answer)
-        assert verdict.passed is False and verdict.message.startswith("not yet. "), verdict
-
-
-@pytest.mark.parametrize("name", SOLUTIONS)
-def test_stub_is_not_attempted(name: str) -> None:
-    assert check(name, NotImplemented).passed is None
-    assert check(name, lambda *arguments: NotImplemented).passed is None
 
 
 @pytest.mark.parametrize(

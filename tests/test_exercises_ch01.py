@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from bnbook.checking import check
 from bnbook.checking.ch01 import xray
 
 
@@ -102,32 +100,6 @@ WRONG = {
         "not a name": lambda a, g: 3,
     },
 }
-
-
-def cases(answers: dict) -> list:
-    return [
-        pytest.param(exercise, answer, id=f"{exercise}-{name}")
-        for exercise, group in answers.items()
-        for name, answer in (group.items() if isinstance(group, dict) else enumerate(group))
-    ]
-
-
-@pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))
-def test_accepts(exercise, answer) -> None:
-    verdict = check(exercise, answer)
-    assert verdict.passed, verdict
-
-
-@pytest.mark.parametrize(("exercise", "answer"), cases(WRONG))
-def test_rejects(exercise, answer) -> None:
-    verdict = check(exercise, answer)
-    assert verdict.passed is False and "not yet" in verdict.message, verdict
-
-
-@pytest.mark.parametrize("exercise", RIGHT)
-def test_stub_is_not_attempted(exercise) -> None:
-    assert check(exercise, lambda *args: NotImplemented).passed is None
-    assert check(exercise, NotImplemented).passed is None
 
 
 def test_invented_networks_are_what_they_are_called() -> None:

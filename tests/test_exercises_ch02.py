@@ -76,33 +76,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("exercise", RIGHT)
-def test_the_solution_is_correct(exercise):
-    verdict = check(exercise, RIGHT[exercise])
-    assert verdict.passed is True
-    assert repr(verdict) == f"{exercise}: correct"
-
-
-@pytest.mark.parametrize(("exercise", "answer"), [(name, answer) for name in WRONG for answer in WRONG[name]])
-def test_a_wrong_answer_is_refused(exercise, answer):
-    verdict = check(exercise, answer)
-    assert verdict.passed is False
-    assert repr(verdict).startswith(f"{exercise}: not yet.")
-
-
-@pytest.mark.parametrize("exercise", RIGHT)
-@pytest.mark.parametrize("stub", [NotImplemented, lambda *args: NotImplemented])
-def test_a_stub_is_not_attempted(exercise, stub):
-    verdict = check(exercise, stub)
-    assert verdict.passed is None
-    assert repr(verdict) == f"{exercise}: not attempted"
-
-
-def test_an_unknown_exercise_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"no exercise 'ch02\.nothing'.*ch02\.normalize"):
-        check("ch02.nothing", 1)
-
-
 def test_a_package_that_a_chapter_lacks_is_named(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError("No module named 'scipy'", name="scipy")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from bnbook.checking import check
 from bnbook.checking.ch04 import backwards
 
 
@@ -47,7 +45,7 @@ def diagnose(backward):
             return name
 
 
-SOLUTIONS = {
+RIGHT = {
     "ch04.center": center,
     "ch04.scale": scale,
     "ch04.dx": dx,
@@ -104,24 +102,3 @@ WRONG = {
         "blind for gamma": lambda backward: {"no gamma": "correct"}.get(diagnose(backward), diagnose(backward)),
     },
 }
-
-
-@pytest.mark.parametrize("exercise", SOLUTIONS)
-def test_solution_is_accepted(exercise):
-    for _ in range(5):  # every check draws anew
-        verdict = check(exercise, SOLUTIONS[exercise])
-        assert verdict.passed, verdict
-
-
-@pytest.mark.parametrize(("exercise", "name"), [(e, n) for e, wrong in WRONG.items() for n in wrong])
-def test_wrong_answer_is_rejected(exercise, name):
-    for _ in range(5):
-        verdict = check(exercise, WRONG[exercise][name])
-        assert verdict.passed is False, verdict
-        assert "raised" not in verdict.message, verdict  # rejected for what it says, not by accident
-
-
-@pytest.mark.parametrize("exercise", SOLUTIONS)
-def test_stub_is_not_attempted(exercise):
-    assert check(exercise, NotImplemented).passed is None
-    assert check(exercise, lambda *arguments: NotImplemented).passed is None

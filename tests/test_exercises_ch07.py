@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from bnbook.checking import check
 from bnbook.checking.ch07 import convolutions, tie_rules
 from bnbook.functional import conv2d
 
@@ -78,7 +76,7 @@ def _corner_tie(pool_backward):
     return "split" if grad[0, 0] == 0.5 else "first"
 
 
-SOLUTIONS = {
+RIGHT = {
     "ch07.covering": [_covering],
     "ch07.shifted": [_shifted, lambda x, weight: conv2d(x, weight)[0]],
     "ch07.blind": [
@@ -117,27 +115,6 @@ WRONG = {
     "ch07.diagnose": [lambda conv: "correct", _without_padding, _symmetric_kernel, lambda conv: 1],
     "ch07.tie_rule": [lambda pool: "first", _corner_tie, lambda pool: "last", lambda pool: ["first"]],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, a) for name, answers in SOLUTIONS.items() for a in answers])
-def test_accepts(name: str, answer) -> None:
-    for _ in range(5):  # new random cases each time
-        verdict = check(name, answer)
-        assert verdict.passed is True, verdict
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, a) for name, answers in WRONG.items() for a in answers])
-def test_refuses(name: str, answer) -> None:
-    for _ in range(5):
-        verdict = check(name, answer)
-        assert verdict.passed is False and verdict.message.startswith("not yet. "), verdict
-
-
-@pytest.mark.parametrize("name", SOLUTIONS)
-def test_stub_is_not_attempted(name: str) -> None:
-    assert check(name, NotImplemented).passed is None
-    if callable(SOLUTIONS[name][0]):
-        assert check(name, lambda *arguments: NotImplemented).passed is None
 
 
 def test_black_boxes_differ() -> None:
