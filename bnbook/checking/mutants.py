@@ -270,8 +270,8 @@ MUTANTS = (
     ),
     _n(
         "beta before gamma",
-        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n        y += bias",
-        "    y = _times(xc, scale.astype(xc.dtype))\n    if bias is not None:\n"
+        "    y = _times(xc, _along(xc, scale))\n    if bias is not None:\n        y += _along(xc, bias)",
+        "    y = _times(xc, _along(xc, scale))\n    if bias is not None:\n"
         "        y += bias * (1 if weight is None else weight)",
         _textbook("batch_norm-training-3d"),
         "γ(x̂ + β): the same while γ = 1 or β = 0",
@@ -285,7 +285,7 @@ MUTANTS = (
     ),
     _n(
         "input modified in place",
-        "    xc = x - mean.astype(x.dtype)",
+        "    xc = x - _along(x, mean)",
         "    xc = np.subtract(x, mean.astype(x.dtype), out=x if x.flags.writeable else None)",
         _memory("batch_norm-training-3d"),
         "saves memory and destroys what a skip connection still needs",
@@ -299,7 +299,7 @@ MUTANTS = (
     ),
     _n(
         "float64 leaks out",
-        "    y = _times(xc, scale.astype(xc.dtype))",
+        "    y = _times(xc, _along(xc, scale))",
         "    y = xc * scale",
         f"{NORM}::test_no_float64_leaks_out[float32-batch_norm-training-3d]",
         "everything after it runs in float64, at half the speed",
@@ -371,14 +371,14 @@ MUTANTS = (
     # batch normalization, backward
     _n(
         "path through the mean missing",
-        "        grad_x -= (sum_g / m).astype(dtype)\n        grad_x *= scale",
-        "        grad_x *= scale",
+        "        grad_x -= _along(xc, sum_g / m)\n        grad_x *= _along",
+        "        grad_x *= _along",
         _numeric("batch_norm-training-3d"),
         "μ taken for a constant",
     ),
     _n(
         "path through the variance missing",
-        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
+        "        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / m)",
         "        grad_x = np.zeros_like(xc)",
         _numeric("batch_norm-training-3d"),
         "σ² taken for a constant; invisible to an upstream gradient of ones",
@@ -406,15 +406,15 @@ MUTANTS = (
     ),
     _n(
         "wrong sign of the variance's path",
-        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
-        "        grad_x = xc * (sum_g_xhat * inv_std / m).astype(dtype)",
+        "        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / m)",
+        "        grad_x = xc * _along(xc, sum_g_xhat * inv_std / m)",
         _numeric("batch_norm-training-3d"),
         "",
     ),
     _n(
         "gradient divided by m - 1",
-        "        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)",
-        "        grad_x = xc * (-sum_g_xhat * inv_std / (m - 1)).astype(dtype)",
+        "        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / m)",
+        "        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / (m - 1))",
         _numeric("batch_norm-training-3d"),
         "Bessel's correction where it does not belong",
     ),

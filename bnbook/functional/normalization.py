@@ -82,7 +82,7 @@ def _center(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
     """
     m = prod(x.shape[a] for a in axes)
     mean = _sum(axes, x) / max(m, 1)
-    xc = x - mean.astype(x.dtype)
+    xc = x - _along(x, mean)
     var = _sum(axes, xc, xc) / max(m, 1)
     if x.dtype == np.float32 and ((mean * mean > 100 * var) | np.isinf(var)).any():
         xc, mean, var, _ = _center(x.astype(np.float64), axes)
@@ -176,12 +176,12 @@ def batch_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array |
     sum_g = _sum(axes, grad_y)
     sum_g_xhat = _sum(axes, grad_y, xc) * inv_std
     if cache.training:
-        grad_x = xc * (-sum_g_xhat * inv_std / m).astype(dtype)
+        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / m)
         grad_x += grad_y
-        grad_x -= (sum_g / m).astype(dtype)
-        grad_x *= scale.astype(dtype)
+        grad_x -= _along(xc, sum_g / m)
+        grad_x *= _along(xc, scale)
     else:
-        grad_x = grad_y * scale.astype(dtype)
+        grad_x = grad_y * _along(grad_y, scale)
     grad_weight = None if weight is None else sum_g_xhat.ravel().astype(dtype)
     grad_bias = sum_g.ravel().astype(dtype) if cache.has_bias else None
     return grad_x, grad_weight, grad_bias
@@ -392,9 +392,9 @@ def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | N
 def _scale_and_shift(xc, inv_std, weight, bias, axes, *, training=True, centered=True, shape):
     """y = γ · xc · inv_std + β in two passes over memory, and the cache."""
     scale = inv_std if weight is None else weight * inv_std
-    y = _times(xc, scale.astype(xc.dtype))
+    y = _times(xc, _along(xc, scale))
     if bias is not None:
-        y += bias
+        y += _along(xc, bias)
     return y.reshape(shape), NormCache(xc, inv_std, weight, bias is not None, axes, training, centered, shape)
 
 
@@ -417,6 +417,20 @@ def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple
         grad_weight = _sum(shared, grad_y, xc * inv_std.astype(dtype)).astype(dtype)
     grad_bias = _sum(shared, grad_y).astype(dtype) if cache.has_bias else None
     return grad_x, grad_weight, grad_bias
+
+
+def _along(x: Array, values: Array) -> Array:
+    """`values`, which broadcast against x, in x's dtype; one per channel becomes a whole example where x is small images.
+
+    NumPy works row by row. Against a value per channel a row is one plane of one example, against an example in which
+    the value is repeated it is the example: the same arithmetic in half the time, as long as the example stays in cache.
+    """
+    values = values.astype(x.dtype)
+    if values.shape[0] == 1 and 1 < prod(x.shape[2:]) <= _RUN and x.strides[0] == max(x.strides):
+        example = np.empty_like(x[:1])
+        example[...] = values
+        return example
+    return values
 
 
 def _times(x: Array, factor: Array) -> Array:
