@@ -1,0 +1,160 @@
+"""Fully connected networks in PyTorch, plain and residual: what the experiments of Part III train.
+
+One vocabulary for all of them, so that two arms of a comparison differ in one argument. Layers that normalize draw no
+random numbers: after `torch.manual_seed(s)` two networks that differ in `norm` alone start from the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "linear": nn.Identity}
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "none": None,
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "group": lambda width: nn.GroupNorm(8, width),
+}
+INITS = ("default", "he", "xavier", "orthogonal")
+PLACEMENTS = ("before", "after")
+
+
+def mlp(
+    norm: str = "batch",
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    init: str | float = "default",
+    placement: str = "before",
+    dropout: float = 0.0,
+    in_features: int = 784,
+    out_features: int = 10,
+) -> nn.Sequential:
+    """Flatten, then per width Linear - norm - activation (- dropout), then Linear to the logits.
+
+    Args:
+        norm: "batch", "none", "layer" or "group" (8 groups).
+        widths: of the hidden layers.
+        activation: "relu", "tanh", "sigmoid" or "linear".
+        init: of the weights, see `initialize`.
+        placement: the norm "before" or "after" the activation.
+        dropout: share of activations set to zero after each hidden layer.
+
+    Returns:
+        layers named flatten, fc1, bn1, act1, drop1, fc2, …, out; the names stay where a layer is left out.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    _one_of("norm", norm, NORMS)
+    _one_of("activation", activation, ACTIVATIONS)
+    _one_of("placement", placement, PLACEMENTS)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for i, (before, width) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
+        normalize = [(f"bn{i}", NORMS[norm](width))] if NORMS[norm] else []
+        act = [(f"act{i}", ACTIVATIONS[activation]())]
+        layers[f"fc{i}"] = nn.Linear(before, width)
+        layers.update(normalize + act if placement == "before" else act + normalize)
+        if dropout:
+            layers[f"drop{i}"] = nn.Dropout(dropout)
+    layers["out"] = nn.Linear((in_features, *widths)[-1], out_features)
+    return initialize(nn.Sequential(layers), init)
+
+
+class Block(nn.Module):
+    """A pre-activation residual block of two layers: h + α · Linear(ReLU(norm(Linear(ReLU(norm(h)))))).
+
+    α is 1, or with norm "skipinit" a learned number that starts at 0 (De & Smith 2020).
+    """
+
+    def __init__(self, width: int, norm: str) -> None:
+        super().__init__()
+        make = NORMS.get(norm) or (lambda width: nn.Identity())
+        self.branch = nn.Sequential(
+            OrderedDict(
+                bn1=make(width), act1=nn.ReLU(), fc1=nn.Linear(width, width),
+                bn2=make(width), act2=nn.ReLU(), fc2=nn.Linear(width, width),
+            )
+        )  # fmt: skip
+        self.alpha = nn.Parameter(torch.zeros(())) if norm == "skipinit" else None
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        branch = self.branch(h)
+        return h + (branch if self.alpha is None else self.alpha * branch)
+
+
+def residual_mlp(
+    norm: str = "batch",
+    *,
+    depth: int = 20,
+    width: int = 128,
+    init: str | float = "he",
+    in_features: int = 784,
+    out_features: int = 10,
+) -> nn.Sequential:
+    """Flatten - Linear - depth/2 residual blocks of two layers - norm - ReLU - Linear to the logits.
+
+    Args:
+        norm: as in `mlp`, or "skipinit": no normalization, and a learned factor 0 on every branch.
+        depth: number of hidden layers inside the blocks, even.
+
+    Raises:
+        ValueError: an unknown name, or an odd depth.
+    """
+    _one_of("norm", norm, (*NORMS, "skipinit"))
+    if depth < 2 or depth % 2:
+        raise ValueError(f"depth must be even and at least 2, two layers a block, got {depth}")
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width))
+    for i in range(1, depth // 2 + 1):
+        layers[f"block{i}"] = Block(width, norm)
+    if NORMS.get(norm):
+        layers["bn"] = NORMS[norm](width)
+    layers["act"] = nn.ReLU()
+    layers["out"] = nn.Linear(width, out_features)
+    return initialize(nn.Sequential(layers), init)
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, init: str | float) -> nn.Module:
+    r"""Draw the weights of every Linear and Conv2d layer anew, biases 0; "default" keeps PyTorch's own.
+
+    Args:
+        init: "he" ($\sigma^2 = 2/n_{in}$, He et al. 2015), "xavier" ($2/(n_{in}+n_{out})$, Glorot & Bengio 2010), both
+            Gaussian; "orthogonal"; or a number, the standard deviation of a Gaussian; "default" is uniform with
+            $\sigma^2 = 1/(3 n_{in})$, biases too.
+
+    Returns:
+        the same model.
+
+    Raises:
+        ValueError: an unknown name, or a number that is not positive.
+    """
+    if isinstance(init, str):
+        _one_of("init", init, INITS)
+    elif not (math.isfinite(init) and init > 0):
+        raise ValueError(f"init must be one of {', '.join(INITS)} or a positive standard deviation, got {init!r}")
+    if init == "default":
+        return model
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            if init == "he":
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            elif init == "xavier":
+                nn.init.xavier_normal_(layer.weight)
+            elif init == "orthogonal":
+                nn.init.orthogonal_(layer.weight)
+            else:
+                nn.init.normal_(layer.weight, std=init)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return model
+
+
+def _one_of(name: str, value: object, accepted) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
