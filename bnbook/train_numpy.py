@@ -11,12 +11,7 @@ is widened. The test images are scored after the last epoch of every run and cho
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, data, nn, optim
+from . import data, nn, optim
+from . import results as files
 from .models.numpy_cnn import cnn
 from .probes import record, spread
+from .results import ResultsError, provenance
 
 VERSION = 1  # of what a run does and a row holds; rows of another version are not read as results
 
@@ -46,10 +43,6 @@ FIELDS = (
     "version arm lr seed epochs batch_size momentum train_images steps train_loss val_accuracy test_accuracy diverged"
     " provenance"
 ).split()
-
-
-class ResultsError(ValueError):
-    """A results file that cannot be trusted; the message says which line, and why."""
 
 
 @dataclass(frozen=True)
@@ -181,49 +174,35 @@ def _number(value: float) -> float | None:
 # The results file
 
 
-def read(path: str | Path = RESULTS) -> tuple[list[dict], int]:
-    """The rows of a results file and the number of bytes they take; a truncated last line is not among them.
+def read(path: str | Path = RESULTS) -> files.Contents:
+    """What a results file holds, the rows of every version among it.
 
     Raises:
         ResultsError: a line that is not a row, or two rows of one run.
     """
-    raw = Path(path).read_bytes() if Path(path).exists() else b""
-    complete = raw[: raw.rfind(b"\n") + 1]
-    rows: list[dict] = []
-    for number, line in enumerate(complete.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ResultsError(f"{path}, line {number} is not JSON ({error}): delete the line or restore it") from None
-        missing = [field for field in FIELDS if not isinstance(row, dict) or field not in row]
-        if missing:
-            raise ResultsError(f"{path}, line {number} has no {', '.join(missing)}: delete the line or restore it")
-        if row["version"] == VERSION and _run(row) in [_run(r) for r in rows if r["version"] == VERSION]:
-            raise ResultsError(f"{path}, line {number} repeats the run of an earlier line: delete one of them")
-        rows.append(row)
-    return rows, len(complete)
+    contents = files.read(path, _problem, _key)
+    if contents.damage:
+        raise ResultsError(contents.damage[0])
+    return contents
 
 
 def results(path: str | Path = RESULTS) -> list[dict]:
     """The rows of this version, in the order of arm, rate and seed."""
-    rows = [row for row in read(path)[0] if row["version"] == VERSION]
+    rows = [row for row in read(path).rows if row["version"] == VERSION]
     return sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["lr"], row["seed"]))
+
+
+def _problem(row: dict) -> str | None:
+    missing = [field for field in FIELDS if field not in row]
+    return f"has no {', '.join(missing)}" if missing else None
+
+
+def _key(row: Mapping) -> tuple:
+    return tuple(row.get(name) for name in ("version", *Run.__dataclass_fields__))
 
 
 def _run(row: Mapping) -> Run:
     return Run(**{name: row[name] for name in Run.__dataclass_fields__})
-
-
-def _append(path: Path, row: dict, keep: int) -> int:
-    """Write `row` behind the first `keep` bytes, on the disk before it returns; the new number of bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "r+b" if path.exists() else "w+b") as file:
-        file.truncate(keep)
-        file.seek(keep)
-        file.write(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
 
 
 # The choice of the rate, and the command
@@ -267,8 +246,8 @@ def run_all(
     """Make the rows that are missing, widening the grid of both arms until both best rates lie inside; all rows."""
     path, rates = Path(path), sorted(rates)
     splits = splits or {split: data.load(split) for split in data.SPLITS}
-    rows, size = read(path)
-    if path.exists() and path.stat().st_size > size:
+    rows, _, truncated = read(path)
+    if truncated:
         print(f"{path}: the last line is truncated; it is dropped and its run repeated", file=sys.stderr)
     stale = sum(row["version"] != VERSION for row in rows)
     if stale:
@@ -284,7 +263,7 @@ def run_all(
             steps = run.epochs * (run.train_images // run.batch_size)
             with _bar(title, steps, progress) as bar:
                 row = train(run, splits, bar.update) | {"provenance": source}
-            size = _append(path, row, size)
+            files.append(path, row, _key)
             rows.append(row)
         of_grid = [row for row in rows if row["version"] == VERSION and _run(row) in grid]
         further = {widened(rates, best_rate(of_grid, arm)) for arm in ARMS} - {None}
@@ -293,39 +272,6 @@ def run_all(
         if min(further) < RATE_LIMITS[0] or max(further) > RATE_LIMITS[1]:
             raise ValueError(f"no best rate inside the grid between {RATE_LIMITS[0]:g} and {RATE_LIMITS[1]:g}")
         rates = sorted({*rates, *further})
-
-
-def provenance(command: str) -> dict[str, str]:
-    """Where rows come from: the command, the versions, the processor, the day, and the commit where there is git."""
-    return {
-        "command": command,
-        "bnbook": __version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit of this package's folder, with "+" where files of the package differ from it."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 class _Silent:

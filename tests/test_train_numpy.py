@@ -243,7 +243,7 @@ def test_nothing_of_a_long_truncated_line_stays(tmp_path, splits, trained):
     "damage, message",
     [
         (lambda lines: [lines[0], lines[1][:50], *lines[2:]], "line 2 is not JSON"),
-        (lambda lines: [*lines, "[1]"], "line 17 has no version"),
+        (lambda lines: [*lines, "[1]"], "line 17 is not a row"),
         (lambda lines: [lines[0].replace('"seed"', '"sed"'), *lines[1:]], "line 1 has no seed"),
         (lambda lines: [*lines, lines[3]], "line 17 repeats the run of an earlier line"),
     ],
@@ -266,7 +266,7 @@ def test_rows_of_another_version_are_kept_but_not_used(tmp_path, splits, trained
     assert t.results(path) == []
     assert len(run_all(path, splits)) == 16 and len(trained) == 32
     assert "16 rows are of another version" in capsys.readouterr().err
-    assert len(t.results(path)) == 16 and len(t.read(path)[0]) == 32
+    assert len(t.results(path)) == 16 and len(t.read(path).rows) == 32
 
 
 def test_provenance_names_no_place(tmp_path, splits, trained):

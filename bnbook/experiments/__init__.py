@@ -1,0 +1,105 @@
+"""One module for each measured claim, and the engine that runs, keeps and judges them.
+
+    python -m bnbook.experiments list
+    python -m bnbook.experiments run learning_rate --jobs 2
+    python -m bnbook.experiments show learning_rate
+    python -m bnbook.experiments status
+
+An experiment is one file `bnbook/experiments/NAME.py` without a leading underscore (or a file in the folder that the
+environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and holds:
+
+    QUESTION: str        one sentence
+    CLAIM: str           the source's own sentence
+    SOURCE: str          its key in book/references.bib
+    CHAPTER: int
+    VERSION: int         of what a run does and a row holds; raise it and all older rows are stale
+    DATASET: str         as figures name it: "Fashion-MNIST, 10,000 images of 14x14"
+    NETWORK: str
+    STEPS: int           the budget of updates of a run
+
+    METRIC = "test_accuracy"   what is compared; of accuracies, differences are shown in points
+    DELTA = 0.005              the smallest effect of interest δ, in units of METRIC
+    SEEDS = 5                  planned before the first row; fewer give no verdict
+    CHANCE = 0.1               what a diverged run counts as in METRIC and in validation; None: it has no value
+    NEEDS_MORE = True          an advantage below δ is not what the claim says (False: the claim is content with one)
+    FACTOR = "the condition"   what the conditions differ in: "depends on the initialization"
+
+    def grid(quick: bool = False) -> list[dict]:
+        '''The settings: flat dicts of strings, numbers, booleans and None, the same keys in each; quick: minutes.'''
+
+    def run(setting: dict, seed: int) -> dict:
+        '''The measurements of one run, the same again for the same arguments on one machine.'''
+
+    def comparisons(rows: list[dict]) -> list[Comparison]:
+        '''The primary comparison, in each of its conditions: A minus B, paired by seed.'''
+
+    def figure(rows: list[dict]) -> matplotlib.figure.Figure:
+        '''The figure that answers the question.'''
+
+The constants with "=" may be left out; these are their values then. A row is what `run` returned, and beside it
+"experiment", "version", "setting" (the dict), "seed", "diverged", "seconds" and "provenance":
+
+    {"experiment": "learning_rate", "version": 1, "setting": {"norm": "batch", "lr": 0.1}, "seed": 0,
+     "test_accuracy": 0.87, "val_accuracy": 0.88, …, "diverged": false, "seconds": 4.2, "provenance": {…}}
+
+`run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the vector
+of booleans that says which test images were right: it is stored as `bnbook.results.pack_bits` makes it, and gives the
+bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out as None,
+or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them: `import
+bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually
+
+    from bnbook.experiments import best, compare, select
+
+    def comparisons(rows):
+        return [
+            compare(
+                f"{init} init, each at its best rate",
+                best(select(rows, norm="batch", init=init), over="lr"),
+                best(select(rows, norm="none", init=init), over="lr"),
+                arms=("with BN", "without BN"),
+            )
+            for init in ("default", "he")
+        ]
+
+and `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
+`Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
+"""
+
+import os
+
+# Experiments beside the package's own. The variable reaches the worker processes as well.
+__path__ += [folder for folder in [os.environ.get("BNBOOK_EXPERIMENTS")] if folder]
+
+from ._rows import RESULTS, cost, find, judge, load, names, provenance_line  # noqa: E402
+from ._runs import run  # noqa: E402
+from ._statistics import (  # noqa: E402
+    Choice,
+    Comparison,
+    Difference,
+    Incomplete,
+    Verdict,
+    best,
+    compare,
+    select,
+    verdict,
+)
+
+__all__ = [
+    "RESULTS",
+    "Choice",
+    "Comparison",
+    "Difference",
+    "Incomplete",
+    "Verdict",
+    "best",
+    "compare",
+    "cost",
+    "find",
+    "judge",
+    "load",
+    "names",
+    "provenance_line",
+    "run",
+    "select",
+    "verdict",
+]

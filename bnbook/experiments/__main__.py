@@ -1,0 +1,222 @@
+"""python -m bnbook.experiments: the command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..results import ResultsError
+from . import _rows, _runs, _statistics
+
+QUICK_SEEDS = 2
+
+EXAMPLES = """examples:
+  python -m bnbook.experiments list
+  python -m bnbook.experiments run learning_rate --jobs 2        every run of the grid that has no row yet
+  python -m bnbook.experiments run learning_rate --seeds 10-14 --results elsewhere
+  python -m bnbook.experiments show learning_rate
+
+A command that was stopped, or killed, goes on where it stopped. Experiments of your own: BNBOOK_EXPERIMENTS=folder."""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m bnbook.experiments",
+        description="The measured claims of the book: run them, and see what came out.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = result.add_subparsers(dest="action", required=True, metavar="list | run NAME | show NAME | status")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument(
+        "--results", type=Path, default=_rows.RESULTS, metavar="DIR", help="folder of the results (book/results)"
+    )
+    one = argparse.ArgumentParser(add_help=False)
+    one.add_argument("name", metavar="NAME", help="of the experiment")
+    one.add_argument("--quick", action="store_true", help="the small grid of minutes, in files of its own; no verdict")
+
+    commands.add_parser("list", help="the experiments and their questions")
+    run = commands.add_parser("run", parents=[one, place], help="make the runs that have no row yet")
+    run.add_argument(
+        "--seeds", nargs="+", metavar="N", help="how many (5), or which (3 7, 10-14); default: what is planned"
+    )
+    run.add_argument("--jobs", type=int, metavar="J", help="worker processes, of one thread each (1)")
+    run.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler (tcp://host:8786) whose workers run")
+    show = commands.add_parser("show", parents=[one, place], help="a table of the rows, the comparison, the verdict")
+    show.add_argument("--figure", type=Path, metavar="FILE", help="also save the figure that answers")
+    commands.add_parser("status", parents=[place], help="rows done, missing and stale, time spent and left")
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        return {"list": list_all, "run": run, "show": show, "status": status}[args.action](args)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"experiments: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("experiments: stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def list_all(args: argparse.Namespace) -> int:
+    lines, broken = [], False
+    for name in _rows.names():
+        try:
+            module = _rows.find(name)
+            lines.append([name, module.CHAPTER, module.QUESTION])
+        except Exception as error:  # of one file: the others are listed
+            lines.append([name, "", f"BROKEN: {error}"])
+            broken = True
+    print(table(["name", "chapter", "question"], lines))
+    return 1 if broken else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.dask and args.jobs:
+        raise ValueError("--jobs is for processes of this machine, --dask for a cluster: give one of them")
+    os.environ.update(_runs.ONE_THREAD)  # before NumPy is imported, here and in the workers
+    seeds = seed_list(args.seeds) if args.seeds else range(QUICK_SEEDS) if args.quick else None
+    given = {"--seeds": " ".join(args.seeds or ()), "--quick": args.quick}
+    words = [option if value is True else f"{option} {value}" for option, value in given.items() if value]
+    failed = _runs.run(
+        args.name,
+        seeds=seeds,
+        jobs=args.jobs or 1,
+        quick=args.quick,
+        results=args.results,
+        dask=args.dask,
+        command=" ".join(["python -m bnbook.experiments run", args.name, *words]),
+    )
+    module, path = _rows.find(args.name), _rows.file(args.name, args.results, args.quick)
+    seeds = range(module.SEEDS) if seeds is None else seeds
+    held = _rows.contents(module, path, seeds, args.quick)
+    print(f"{args.name}: {len(held.rows)} rows, {len(held.missing)} missing, {len(failed)} runs failed")
+    return 1 if failed else 0
+
+
+def seed_list(words: Sequence[str]) -> list[int]:
+    """Seeds as given to --seeds: one number is how many, several numbers or ranges are which."""
+    try:
+        if len(words) == 1 and "-" not in words[0]:
+            return list(range(int(words[0])))
+        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in words]
+        return [seed for first, last in ends for seed in range(int(first), int(last) + 1)]
+    except ValueError:
+        raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(words)}") from None
+
+
+def show(args: argparse.Namespace) -> int:
+    module, path = _rows.find(args.name), _rows.file(args.name, args.results, args.quick)
+    held = _rows.contents(module, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
+    for line in held.warnings(module, path):
+        print(line, file=sys.stderr)
+    if not held.rows:
+        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {args.name}")
+    print(f"{args.name}, chapter {module.CHAPTER}: {module.QUESTION}\nThe claim: “{module.CLAIM}” [{module.SOURCE}]")
+    print(f"{_rows.provenance_line(held.rows)}\n{len(held.rows)} runs, {_rows.cost(held.rows)}")
+    if held.missing:
+        print(f"{len(held.missing)} planned runs are missing")
+    print(f"\n{summary(held.rows, module)}\n")
+    try:
+        comparisons = module.comparisons(held.rows)
+        print("\n\n".join(words_of(comparison) for comparison in comparisons))
+    except _statistics.Incomplete as error:
+        print(f"No comparison yet: {error}")
+    print()
+    print("A quick grid gives no verdict." if args.quick else _rows.judge(held.rows).sentence)
+    if args.figure:
+        module.figure(held.rows).savefig(args.figure)
+        print(f"The figure is in {args.figure}.")
+    return 0
+
+
+def summary(rows: Sequence[dict], module: ModuleType) -> str:
+    """A table: per setting the number of seeds, of diverged runs, and mean and standard deviation of the metric."""
+    varying = [name for name in rows[0]["setting"] if len({str(row["setting"][name]) for row in rows}) > 1]
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(_rows.key(0, row["setting"], 0), []).append(row)
+    lines = []
+    for group in groups.values():
+        values = [_statistics.measured(row, module.METRIC, module.CHANCE) for row in group]
+        values = [value for value in values if value is not None]
+        diverged = sum(row["diverged"] for row in group)
+        mean = f"{statistics.fmean(values):.4g}" if values else "–"
+        sd = f"{statistics.stdev(values):.2g}" if len(values) > 1 else "–"
+        lines.append([*(group[0]["setting"][name] for name in varying), len(group), diverged or "", mean, sd])
+    return table([*varying, "seeds", "diverged", module.METRIC, "sd"], lines)
+
+
+def words_of(comparison: _statistics.Comparison) -> str:
+    """A condition in lines: what was compared, the difference with its intervals, and what is not as planned."""
+    c, difference = comparison, comparison.difference
+    lines = [f"{c.name}: {c.metric} of {c.arms[0]} minus {c.arms[1]}", *c.chosen]
+    if difference is None:
+        lines.append("no difference: a diverged run has no value, or no seed is in both arms")
+    elif difference.low is None:
+        lines.append(f"{_statistics.amount(difference.mean, c.metric)} with one seed, which has no interval")
+    else:
+        over_seeds = _statistics.interval(difference.low, difference.high, c.metric)
+        lines.append(
+            f"{_statistics.amount(difference.mean, c.metric)} {over_seeds}: "
+            f"mean and 95 % t-interval over {len(difference.seeds)} paired seeds, sd {difference.sd:.2g}"
+        )
+    if over := c.over_images():
+        lines.append(f"{_statistics.interval(*over, c.metric)}: 95 % bootstrap interval over the test images")
+    if any(c.diverged):
+        lines.append("diverged: " + ", ".join(f"{n} of {arm}" for n, arm in zip(c.diverged, c.arms, strict=True)))
+    if c.unpaired:
+        lines.append(f"NOT PAIRED: seeds {', '.join(map(str, c.unpaired))} are in one arm only")
+    return "\n  ".join(lines)
+
+
+def status(args: argparse.Namespace) -> int:
+    lines, damaged = [], False
+    for name in _rows.names():
+        try:
+            module, path = _rows.find(name), _rows.file(name, args.results)
+        except Exception as error:
+            print(f"{name} is broken: {error}", file=sys.stderr)
+            damaged = True
+            continue
+        held = _rows.contents(module, path, range(module.SEEDS))
+        for line in held.damage:
+            print(line, file=sys.stderr)
+            damaged = True
+        spent = sum(row["seconds"] for row in held.rows)
+        left = _rows.duration(seconds_left(held)) if held.rows else "?" if held.missing else "–"
+        stale = sum(held.stale.values())
+        lines.append([name, len(held.rows), len(held.missing), stale, len(held.damage), _rows.duration(spent), left])
+    print(table(["name", "rows", "missing", "stale", "damaged", "spent", "left, on one core"], lines))
+    return 1 if damaged else 0
+
+
+def seconds_left(held: _rows.Contents) -> float:
+    """What the missing runs will take: as long as those of the same setting, or else as the mean run."""
+    seconds: dict[str, list[float]] = {}
+    for row in held.rows:
+        seconds.setdefault(_rows.key(0, row["setting"], 0), []).append(row["seconds"])
+    every = [value for values in seconds.values() for value in values]
+    return sum(statistics.fmean(seconds.get(_rows.key(0, setting, 0), every)) for setting, _ in held.missing)
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell; numbers to the right."""
+    cells = [[f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [all(not isinstance(row[i], str) or row[i][:1].isdigit() for row in rows) for i in range(len(header))]
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
