@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from ..models.torch_mlp import mlp, residual_mlp
-from ..results import pack_bits
 from . import Comparison, best, compare, select
 from ._training import evaluate, split, updates
 
@@ -77,7 +76,7 @@ def run(setting: dict, seed: int) -> dict:
         "val_accuracy": evaluate(model, *split("val")).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "correct": pack_bits(tested.correct),
+        "correct": tested.correct,
     }
 
 

@@ -13,7 +13,6 @@ import torch
 
 from ..models.torch_cnn import cnn
 from ..models.torch_mlp import initialize
-from ..results import pack_bits
 from ._training import evaluate, split, updates
 
 QUESTION = "Does the network train at higher learning rates with batch normalization, and does it end up better?"
@@ -69,5 +68,5 @@ def run(setting: dict, seed: int) -> dict:
         "val_accuracy": evaluate(model, *val).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "correct": pack_bits(tested.correct),
+        "correct": tested.correct,
     }

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ..models.torch_mlp import mlp
-from ..results import pack_bits
 from ._training import evaluate, logits, split, updates
 
 QUESTION = "How much faster does the sigmoid network of the paper learn with batch normalization, and from which start?"
@@ -75,5 +74,5 @@ def run(setting: dict, seed: int) -> dict:
         "val_accuracy": curve[-1],
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "correct": pack_bits(tested.correct),
+        "correct": tested.correct,
     }
