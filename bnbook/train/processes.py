@@ -1,0 +1,76 @@
+"""The processes that torchrun started, or the one there is."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+class Processes:
+    """All processes of a run, as a context: joined at its beginning, left at its end.
+
+    Its methods are called by all of them at the same place of the program. With one process they do nothing.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), count()
+        self.first = self.rank == 0  # the one that shows, scores and writes
+        self.device = torch.device(device)
+        if device == "cuda":
+            card, cards = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+            if card >= cards:
+                raise ValueError(f"device 'cuda' has {cards} cards here: at most so many processes, one a card")
+            self.device = torch.device("cuda", card)
+        self._joined = False
+
+    def __enter__(self) -> Processes:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            self._joined = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._joined:
+            dist.destroy_process_group()
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the processes, and the first process's statistics in all."""
+        if self.size == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[self.device.index] if self.device.type == "cuda" else None
+        )
+
+    def highest(self, value: int) -> int:
+        """The highest value of all processes."""
+        if self.size == 1:
+            return value
+        values = torch.tensor(value, device=self.device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return int(values)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """The tensors of all processes, on the CPU."""
+        if self.size == 1:
+            return [values.cpu()]
+        values = values.to(self.device)
+        gathered = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(gathered, values)
+        return [tensor.cpu() for tensor in gathered]
