@@ -42,11 +42,11 @@ The constants with "=" may be left out; these are their values then. A row is wh
     {"experiment": "learning_rate", "version": 1, "setting": {"norm": "batch", "lr": 0.1}, "seed": 0,
      "test_accuracy": 0.87, "val_accuracy": 0.88, …, "diverged": false, "seconds": 4.2, "provenance": {…}}
 
-`run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the vector
-of booleans that says which test images were right: it is stored as `bnbook.results.pack_bits` makes it, and gives the
-bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out as None,
-or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them: `import
-bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually
+`run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the
+vector of booleans that says which test images were right: it is stored as `bnbook.results.pack_bits` makes it, and
+gives the bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out
+as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them:
+`import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually
 
     from bnbook.experiments import best, compare, select
 
@@ -61,7 +61,11 @@ bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually
             for init in ("default", "he")
         ]
 
-and `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
+A second claim on the same runs is a file that says `ROWS = "learning_rate"`. It holds QUESTION, CLAIM, SOURCE, CHAPTER,
+METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, DATASET, NETWORK, STEPS, grid and run are those of the
+other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge(rows, "faster")` the verdict.
+
+`Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
 """
 

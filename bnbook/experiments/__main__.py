@@ -56,7 +56,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        return {"list": list_all, "run": run, "show": show, "status": status}[args.action](args)
+        status_code = {"list": list_all, "run": run, "show": show, "status": status}[args.action](args)
+        sys.stdout.flush()
+        return status_code
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 1
@@ -79,7 +84,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.dask and args.jobs:
+    if args.dask and args.jobs is not None:
         raise ValueError("--jobs is for processes of this machine, --dask for a cluster: give one of them")
     os.environ.update(_runs.ONE_THREAD)  # before NumPy is imported, here and in the workers
     seeds = seed_list(args.seeds) if args.seeds else range(QUICK_SEEDS) if args.quick else None
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     failed = _runs.run(
         args.name,
         seeds=seeds,
-        jobs=args.jobs or 1,
+        jobs=1 if args.jobs is None else args.jobs,
         quick=args.quick,
         results=args.results,
         dask=args.dask,
@@ -113,24 +118,26 @@ def seed_list(words: Sequence[str]) -> list[int]:
 
 
 def show(args: argparse.Namespace) -> int:
-    module, path = _rows.find(args.name), _rows.file(args.name, args.results, args.quick)
-    held = _rows.contents(module, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
-    for line in held.warnings(module, path):
+    module = _rows.find(args.name)
+    source = _rows.find(_rows.rows_of(module))
+    path = _rows.file(_rows.name_of(source), args.results, args.quick)
+    held = _rows.contents(source, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
+    for line in held.warnings(source, path):
         print(line, file=sys.stderr)
     if not held.rows:
-        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {args.name}")
+        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {_rows.name_of(source)}")
     print(f"{args.name}, chapter {module.CHAPTER}: {module.QUESTION}\nThe claim: “{module.CLAIM}” [{module.SOURCE}]")
     print(f"{_rows.provenance_line(held.rows)}\n{len(held.rows)} runs, {_rows.cost(held.rows)}")
     if held.missing:
         print(f"{len(held.missing)} planned runs are missing")
-    print(f"\n{summary(held.rows, module)}\n")
+    print(f"\n{summary(held.rows, source)}\n")
     try:
         comparisons = module.comparisons(held.rows)
         print("\n\n".join(words_of(comparison) for comparison in comparisons))
     except _statistics.Incomplete as error:
         print(f"No comparison yet: {error}")
     print()
-    print("A quick grid gives no verdict." if args.quick else _rows.judge(held.rows).sentence)
+    print("A quick grid gives no verdict." if args.quick else _rows.judge(held.rows, args.name).sentence)
     if args.figure:
         module.figure(held.rows).savefig(args.figure)
         print(f"The figure is in {args.figure}.")
@@ -148,8 +155,9 @@ def summary(rows: Sequence[dict], module: ModuleType) -> str:
         values = [_statistics.measured(row, module.METRIC, module.CHANCE) for row in group]
         values = [value for value in values if value is not None]
         diverged = sum(row["diverged"] for row in group)
-        mean = f"{statistics.fmean(values):.4g}" if values else "–"
-        sd = f"{statistics.stdev(values):.2g}" if len(values) > 1 else "–"
+        digits = ".4f" if module.METRIC.endswith("accuracy") else ".4g"
+        mean = f"{statistics.fmean(values):{digits}}" if values else "–"
+        sd = f"{statistics.stdev(values):{digits}}" if len(values) > 1 else "–"
         lines.append([*(group[0]["setting"][name] for name in varying), len(group), diverged or "", mean, sd])
     return table([*varying, "seeds", "diverged", module.METRIC, "sd"], lines)
 
@@ -182,6 +190,8 @@ def status(args: argparse.Namespace) -> int:
     for name in _rows.names():
         try:
             module, path = _rows.find(name), _rows.file(name, args.results)
+            if _rows.rows_of(module) != name:
+                continue
         except Exception as error:
             print(f"{name} is broken: {error}", file=sys.stderr)
             damaged = True

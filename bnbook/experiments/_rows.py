@@ -28,6 +28,7 @@ DEFAULTS = {
     "NEEDS_MORE": True,
     "FACTOR": "the condition",
 }
+OF_THE_ROWS = "VERSION SEEDS CHANCE DATASET NETWORK STEPS grid run".split()  # what a module with ROWS takes from there
 FIELDS = {
     "experiment": str,
     "version": int,
@@ -59,11 +60,19 @@ def find(name: str) -> ModuleType:
     if name not in names():
         raise ValueError(f"NAME must be one of {', '.join(names()) or '(there are none)'}, got {name!r}")
     module = importlib.import_module(f"{__package__}.{name}")
+    if (source := rows_of(module)) != name:
+        for word in OF_THE_ROWS:
+            module.__dict__.setdefault(word, getattr(find(source), word))
     if absent := [word for word in NEEDED if not hasattr(module, word)]:
         raise ValueError(f"the experiment {name!r} must define {', '.join(absent)} (see bnbook.experiments)")
     for word, value in DEFAULTS.items():
         module.__dict__.setdefault(word, value)
     return module
+
+
+def rows_of(module: ModuleType) -> str:
+    """The name of the experiment whose rows a module reads: its own, or what ROWS says."""
+    return getattr(module, "ROWS", name_of(module))
 
 
 def name_of(module: ModuleType) -> str:
@@ -147,6 +156,7 @@ def load(name: str, results: str | Path = RESULTS, quick: bool = False) -> list[
     Raises:
         ResultsError: a damaged line, or no rows yet.
     """
+    name = rows_of(find(name))
     module, path = find(name), file(name, results, quick)
     held = contents(module, path, (), quick)
     if held.damage:
@@ -203,12 +213,20 @@ def row_key(row: Mapping) -> str:
 # What the pages make of the rows
 
 
-def judge(rows: Sequence[Mapping]) -> Verdict:
+def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
     """The verdict of an experiment on its claim, from its rows as `load` returns them.
 
     It is "inconclusive" while planned runs are missing.
+
+    Args:
+        name: of the experiment; the one that made the rows if left out.
+
+    Raises:
+        ValueError: rows of another experiment than this one reads.
     """
-    module = find(rows[0]["experiment"])
+    module = find(name or rows[0]["experiment"])
+    if (source := rows_of(module)) != rows[0]["experiment"]:
+        raise ValueError(f"rows must be those of {source!r} for {name!r}, got rows of {rows[0]['experiment']!r}")
     counts = Counter(key(0, row["setting"], 0) for row in rows)
     planned = [key(0, setting, 0) for setting in settings(module)]
     absent = sum(max(0, module.SEEDS - counts[setting]) for setting in planned)

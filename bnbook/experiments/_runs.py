@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import results as files
-from ._rows import FIELDS, RESULTS, Task, contents, duration, file, find, key, name_of, problem, row_key
+from ._rows import FIELDS, RESULTS, Task, contents, duration, file, find, key, name_of, problem, row_key, rows_of
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -54,20 +54,34 @@ def run(
         the runs that raised: they have no row.
 
     Raises:
-        ValueError: an unknown experiment, or arguments out of range.
+        ValueError: an unknown experiment, arguments out of range, or a folder that cannot be written.
     """
     module, path = find(name), file(name, results, quick)
+    if (source := rows_of(module)) != name:
+        raise ValueError(f"{name} has no runs of its own, it reads those of {source}: run {source}")
     seeds = range(module.SEEDS) if seeds is None else seeds
-    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
-        raise ValueError(f"seeds must be different and at least 0, got {list(seeds)}")
+    if not seeds or len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds must be at least one, different and not negative, got {list(seeds)}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     held = contents(module, path, seeds, quick)
     for line in held.warnings(module, path):
         print(line, file=sys.stderr)
+    if held.missing:
+        _make_folder(path.parent)
     pending = {key(module.VERSION, *task): task for task in held.missing}
     with _Claims(path) as claims, _Bar(name, len(pending), progress) as bar:
         return _Runs(name, path, command, pending, claims, bar).make(jobs, dask)
+
+
+def _make_folder(folder: Path) -> None:
+    """Before hours of runs rather than after the first."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"results must be a folder that can be written, got {folder} ({error.strerror})") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"results must be a folder that can be written, got {folder}")
 
 
 class _Runs:
@@ -83,20 +97,25 @@ class _Runs:
 
     def make(self, jobs: int, dask: str | None) -> list[Task]:
         while self.pending:
-            # A run that may have killed its worker is repeated alone, so that it takes no other along.
-            batch = [run for run in self.pending if run not in self.suspects] or [next(iter(self.pending))]
-            if dask:
-                outcomes = self._on_cluster(batch, dask)
-            else:
-                outcomes = self._in_workers(batch, jobs) if jobs > 1 else self._here(batch)
-            for run, row, error in outcomes:
-                self._finish(run, row, error)
+            for batch in self._batches():
+                if dask:
+                    outcomes = self._on_cluster(batch, dask)
+                else:
+                    outcomes = self._in_workers(batch, jobs) if jobs > 1 else self._here(batch)
+                for run, row, error in outcomes:
+                    self._finish(run, row, error)
             self._drop_made_elsewhere()
             if self.pending and not any(self.claims.take(run) for run in self.pending):
                 # Other commands are at what is left. When one of them is through with it, or killed, look again.
                 self.claims.wait(next(iter(self.pending)))
                 self._drop_made_elsewhere()
         return self.failed
+
+    def _batches(self) -> Iterator[list[str]]:
+        """All runs; then alone those that may have killed their worker, so that they take no other along."""
+        yield [run for run in self.pending if run not in self.suspects]
+        for run in self.suspects & self.pending.keys():
+            yield [run]
 
     def _finish(self, run: str, row: dict | None, error: str) -> None:
         task = self.pending[run]
@@ -175,7 +194,7 @@ class _Runs:
                 client.submit(work, self.name, *self.pending[run], self.command, pure=False): run
                 for run in self._offered(batch)
             }
-            for future in as_completed(runs):
+            for future in as_completed(runs, loop=client.loop):
                 run = runs.pop(future)
                 try:
                     row, error = future.result()
@@ -254,7 +273,8 @@ class _Claims:
 
     def __init__(self, path: Path) -> None:
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        self._file = open(Path(tempfile.gettempdir()) / f"bnbook-{os.getuid()}-{place}.claims", "wb")
+        self._path = Path(tempfile.gettempdir()) / f"bnbook-{os.getuid()}-{place}.claims"
+        self._file = open(self._path, "wb")
 
     def take(self, run: str) -> bool:
         """Claim a run; False if another command has it."""
@@ -279,6 +299,11 @@ class _Claims:
         return self
 
     def __exit__(self, *error: object) -> None:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the whole file: nobody else has a claim
+            self._path.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass
         self._file.close()
 
 

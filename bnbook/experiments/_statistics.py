@@ -293,7 +293,7 @@ def verdict(
     all_below = all(_above(-delta, comparison.difference.high) for comparison in by_outcome[CONTRADICTED])
     where = {
         SUPPORTED: f"above δ = {limit}",
-        CONTRADICTED: f"below −δ = −{limit}" if all_below else f"below δ = {limit}, less than the claim needs",
+        CONTRADICTED: f"below −δ = −{limit}" if all_below else f"below δ = {limit}, less than the claim needs,",
         INCONCLUSIVE: f"not clearly on one side of {'' if needs_more else '±'}δ = {limit}",
     }
     parts = [f"{where[o]} with {_effects(those)}" for o, those in by_outcome.items() if those]
@@ -367,7 +367,7 @@ def _conditions_differ(comparisons: Sequence[Comparison], outcomes: Mapping[str,
 def amount(value: float, metric: str, sign: bool = True) -> str:
     """A value of a metric in words: of accuracies in points, of others in three digits."""
     if metric.endswith("accuracy"):
-        return f"{100 * value:{'+' if sign else ''}.2f} points".replace("-", "−")
+        return f"{round(100 * value, 2) + 0.0:{'+' if sign else ''}.2f} points".replace("-", "−")  # no −0.00
     return f"{value:{'+' if sign else ''}.3g}".replace("-", "−")
 
 
