@@ -46,7 +46,7 @@ The constants with "=" may be left out; these are their values then. A row is wh
 vector of booleans that says which test images were right: it is stored as `bnbook.results.pack_bits` makes it, and
 gives the bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out
 as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them:
-`import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually
+`import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually::
 
     from bnbook.experiments import best, compare, select
 

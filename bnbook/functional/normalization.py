@@ -420,10 +420,10 @@ def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple
 
 
 def _along(x: Array, values: Array) -> Array:
-    """`values`, which broadcast against x, in x's dtype; one per channel becomes a whole example where x is small images.
+    """`values`, which broadcast against x, in x's dtype; one per channel becomes an example where images are small.
 
-    NumPy works row by row. Against a value per channel a row is one plane of one example, against an example in which
-    the value is repeated it is the example: the same arithmetic in half the time, as long as the example stays in cache.
+    NumPy works row by row. Against a value per channel a row is one plane of one example; against an example in which
+    the values are repeated it is the example: the same arithmetic in half the time, while the example stays in cache.
     """
     values = values.astype(x.dtype)
     if values.shape[0] == 1 and 1 < prod(x.shape[2:]) <= _RUN and x.strides[0] == max(x.strides):

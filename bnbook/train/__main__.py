@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _climb(dict(given), command) if "ladder" in given else _train(dict(given), command)
     except KeyboardInterrupt:
-        print(f"train: stopped; {_how_to_go_on(given, command)}", file=sys.stderr)
+        if _first():
+            print(f"train: stopped; {_how_to_go_on(given, command)}", file=sys.stderr)
         return 130
     except (CheckpointError, PreparationError, ResultsError, OSError, ModuleNotFoundError) as error:
         return _fail(error, 1)
@@ -110,6 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"{first_line(error)} Take a smaller --batch-size, or --loader dataloader", 1)
     except ValueError as error:
         return _fail(error, 2)
+
+
+def _first() -> bool:
+    """Whether this is the process that shows and writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _fail(error: Exception | str, status: int) -> int:
@@ -126,11 +132,10 @@ def _train(given: dict, command: str) -> int:
     resolved = settings.resolved(count())
     if wants_report and out is None:
         out = RESULTS / "train_{model}_{norm}_{data}_{device}_seed{seed}.json".format(**asdict(resolved))
-    first = os.environ.get("RANK", "0") == "0"
-    if out and first:
+    if out and _first():
         _make_sure_of(out, resolved, how.get("resume", False))
     result = train(settings, **how)
-    if first:
+    if _first():
         row = describe(result, command)
         if out:
             write_atomically(out, json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")

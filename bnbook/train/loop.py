@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import resource
 import signal
@@ -87,8 +88,8 @@ def train(
         raise ValueError("resume needs the folder of the checkpoint: give --checkpoint DIR with it")
     if not checkpoint_every >= 0:
         raise ValueError(f"checkpoint_every must be at least 0 seconds, got {checkpoint_every}")
+    processes = Processes(settings.device)
     with ExitStack() as stack:
-        processes = stack.enter_context(Processes(settings.device))
         stack.enter_context(files.reserved(folder if processes.first else None))
         saved = _saved(folder, asked, resume) if folder else None
         if saved:
@@ -99,6 +100,8 @@ def train(
         run = Run(settings, processes, Progress(settings, progress and processes.first))
         if saved:
             run.restore(saved)
+        if not processes.agree(run.step):
+            raise CheckpointError(f"{folder} is not the same for all processes: name a folder that they share")
         return run.to_the_end(folder, checkpoint_every, stack.enter_context(_interrupts()))
 
 
@@ -110,6 +113,7 @@ class Run:
         device = processes.device
         self.synchronize = getattr(torch, device.type).synchronize
         if device.type == "cuda":
+            gc.collect()  # or the memory of a run before this one is counted, too
             torch.cuda.reset_peak_memory_stats()
         self.model = settings.network().to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
         if processes.rank:  # for dropout; the first process goes on as one process alone would
@@ -247,6 +251,7 @@ class Run:
         state = self.state()
         if self.processes.first:
             files.save(folder, state)
+        self.processes.agree(self.step)  # so that what any of them does next finds the file
         self.lap("checkpoints")
 
     def state(self) -> dict:

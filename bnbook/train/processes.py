@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
@@ -15,33 +16,24 @@ def count() -> int:
 
 
 class Processes:
-    """All processes of a run, as a context: joined at its beginning, left at its end.
+    """All processes of a run. Its methods are called by all of them at the same place; with one they do nothing.
 
-    Its methods are called by all of them at the same place of the program. With one process they do nothing.
+    The processes stay joined until they end, so that several runs can follow one another.
     """
 
     def __init__(self, device: str) -> None:
         self.rank, self.size = int(os.environ.get("RANK", 0)), count()
-        self.first = self.rank == 0  # the one that shows, scores and writes
+        self.first = self.rank == 0  # the one that shows and writes
         self.device = torch.device(device)
         if device == "cuda":
             card, cards = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
             if card >= cards:
                 raise ValueError(f"device 'cuda' has {cards} cards here: at most so many processes, one a card")
             self.device = torch.device("cuda", card)
-        self._joined = False
-
-    def __enter__(self) -> Processes:
-        if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            self._joined = True
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._joined:
-            dist.destroy_process_group()
+            dist.init_process_group("nccl" if device == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over the processes, and the first process's statistics in all."""
@@ -58,6 +50,10 @@ class Processes:
         values = torch.tensor(value, device=self.device)
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return int(values)
+
+    def agree(self, value: int) -> bool:
+        """Whether all processes have the same value; none goes on before all have come here."""
+        return self.highest(value) == -self.highest(-value)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the processes."""

@@ -15,7 +15,7 @@ from .settings import Settings
 
 WARM_UP = 3  # updates before a graph is recorded: by then libraries are loaded and choices made
 
-Batch = Tensor | tuple[Tensor, Tensor]
+Batch = "Tensor | tuple[Tensor, Tensor]"  # a string: the API page is built where Tensor is a stand-in
 
 
 def optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
