@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+# Programs that tests start must be able to receive it, also where the tests run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RESULTS = pytest.StashKey[list]()
 

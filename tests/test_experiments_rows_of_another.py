@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def rows(tmp_path):
 
 
 def test_it_takes_from_there_what_belongs_to_the_rows_and_keeps_its_own():
+    sys.modules.pop("bnbook.experiments.tiny_rate", None)  # imported, perhaps, while another test had changed "tiny"
     module, source = _rows.find("tiny_rate"), _rows.find("tiny")
     for word in ("VERSION", "SEEDS", "CHANCE", "DATASET", "NETWORK", "STEPS", "grid", "run"):
         assert getattr(module, word) is getattr(source, word)
