@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -174,7 +176,9 @@ class _Runs:
         try:
             with parallel_config("loky", inner_max_num_threads=1):
                 pool = Parallel(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
-                for outcome in pool(calls()):
+                with _interrupts_held():
+                    outcomes = pool(calls())  # starts the workers
+                for outcome in outcomes:
                     begun.discard(outcome[0])
                     yield outcome
         except TerminatedWorkerError as error:
@@ -201,6 +205,16 @@ class _Runs:
                 except Exception as died:
                     row, error = None, f"{type(died).__name__}: {died}"
                 yield run, row, error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches this process afterwards; those that it starts meanwhile never: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # One run
