@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import torch
 
 from ..models.torch_mlp import mlp, residual_mlp
-from . import Comparison, best, compare, select
+from . import Choice, Comparison, best, compare, select
 from ._training import evaluate, split, updates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUESTION = "How deep can a network be and still learn, with batch normalization and without?"
 CLAIM = (
     "Batch normalization dramatically increases the largest trainable depth of residual networks, and this benefit has"
-    " driven the empirical success of deep residual networks."
+    " been crucial to the empirical success of deep residual networks on a wide range of benchmarks."
 )
 SOURCE = "de2020batch"
 CHAPTER, VERSION, SEEDS = 14, 1, 5
@@ -22,6 +29,7 @@ WIDTH = 128
 METRIC, DELTA = "test_accuracy", 0.005
 FACTOR = "the network and its initialization"
 PRIMARY_DEPTH = 40
+GUESSING = 0.15  # an arm whose validation accuracy is below this at every rate has learned nothing at any
 
 DEPTHS = (5, 10, 20, 40, 80)
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -80,9 +88,10 @@ def run(setting: dict, seed: int) -> dict:
     }
 
 
-def chosen(rows: list[dict], depth: int, **arm: str):
-    """The rows of an arm at its best rate."""
-    return best(select(rows, depth=depth, **arm), over="lr")
+def chosen(rows: Sequence[dict], depth: int, **arm: str) -> Choice:
+    """An arm at its best rate. One that guesses at every rate has none: the first stands for all, and is no edge."""
+    choice = best(select(rows, depth=depth, **arm), over="lr")
+    return replace(choice, edge=()) if max(choice.means.values()) < GUESSING else choice
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
@@ -99,32 +108,40 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
     ]
 
 
-def figure(rows: list[dict]):
-    """Test accuracy over depth, a panel for each kind of network; dots are seeds, lines their means."""
+def without_bn(rows: list[dict], depth: int) -> Comparison:
+    """Beside the claim, in residual networks at their best rates: SkipInit, which has no BN, minus BN."""
+    arms = [chosen(rows, depth, network="residual", norm=norm, init="he") for norm in ("skipinit", "batch")]
+    return compare(f"{depth} layers", *arms, arms=("SkipInit", "with BN"))
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Test accuracy over depth, a column for each network; dots are seeds, lines their means, rings best at an edge."""
     import matplotlib.pyplot as plt
 
     from .. import plotting
 
     colors = {"none": plotting.WITHOUT_BN, "batch": plotting.WITH_BN, "skipinit": plotting.GREEN}
-    labels = {"none": "without BN", "batch": "with BN", "skipinit": "SkipInit, without BN"}
-    panels = {
-        ("plain", "default"): "plain, default init",
-        ("plain", "he"): "plain, He",
-        ("residual", "he"): "residual, He",
-    }
-    picture, axes = plt.subplots(1, 3, figsize=(6, 3), sharey=True)
-    for ax, (kind, title) in zip(axes, panels.items(), strict=True):
+    names = {"none": "no BN", "batch": "BN", "skipinit": "SkipInit"}
+    columns = list(dict.fromkeys((arm["network"], arm["norm"]) for arm in ARMS))
+    picture, axes = plt.subplots(1, len(columns), figsize=(6.4, 3.4), sharex=True, sharey=True)
+    for ax, (network, norm) in zip(axes, columns, strict=True):
         for arm in ARMS:
-            if (arm["network"], arm["init"]) != kind:
+            if (arm["network"], arm["norm"]) != (network, norm):
                 continue
             depths = sorted({row["setting"]["depth"] for row in select(rows, **arm)})
-            scores = [[row["test_accuracy"] for row in chosen(rows, depth, **arm).rows] for depth in depths]
-            color = colors[arm["norm"]]
-            ax.plot(depths, [sum(s) / len(s) for s in scores], color=color, label=labels[arm["norm"]])
-            for depth, values in zip(depths, scores, strict=True):
-                ax.plot([depth] * len(values), values, "o", color=color, ms=3, alpha=0.6)
-        ax.set(xscale="log", xticks=DEPTHS, xticklabels=DEPTHS, title=title, xlabel="hidden layers")
+            choices = [chosen(rows, depth, **arm) for depth in depths]
+            scores = [[row["test_accuracy"] for row in choice.rows] for choice in choices]
+            style, label = ("--", "default init") if arm["init"] == "default" else ("-", "He")
+            ax.plot(depths, [sum(s) / len(s) for s in scores], style, color=colors[norm], label=label)
+            for depth, choice, values in zip(depths, choices, scores, strict=True):
+                ax.plot([depth] * len(values), values, "o", color=colors[norm], ms=3.5, alpha=0.6)
+                if choice.edge:
+                    ax.plot(depth, sum(values) / len(values), "o", ms=10, mfc="none", color="k", mew=1)
+        ax.axhline(0.1, color="k", ls=":", lw=1)
+        ax.set(xscale="log", xlim=(4, 100), ylim=(0, 0.9), title=f"{network}\n{names[norm]}")
+        ax.set_xticks(DEPTHS, DEPTHS, fontsize=9)
         ax.minorticks_off()
     axes[0].set_ylabel("test accuracy")
-    axes[-1].legend(fontsize=8, loc="lower left")
+    picture.supxlabel("hidden layers", fontsize=11)
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return picture
