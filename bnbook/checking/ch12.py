@@ -131,6 +131,12 @@ def black_box(rng: np.random.Generator) -> tuple[Callable[[dict], float], dict[s
                 h = np.logaddexp(0, h)  # a smooth ReLU: no unit is ever dead
         return float(((h - goal) ** 2).mean())
 
+    before = loss(parameters)
+    for name in (name for name, kind in truth.items() if kind == "all"):
+        value = parameters[name]
+        for other in (value / 2, 3 * value, rng.normal(size=value.shape)):
+            if abs(loss(parameters | {name: other}) - before) < 1e-3 * before:
+                return black_box(rng)  # the loss sees so little of it that one may overlook it
     return loss, {name: parameters[name] for name in sorted(parameters)}, truth
 
 
