@@ -35,6 +35,8 @@ def test_the_norm_stands_where_placement_says():
 
     assert names() == ["flatten", "fc1", "bn1", "act1", "out"]
     assert names(placement="after", dropout=0.5) == ["flatten", "fc1", "act1", "bn1", "drop1", "out"]
+    assert names(placement="after", dropout=0.5, dropout_at="norm") == "flatten fc1 act1 drop1 bn1 out".split()
+    assert names(dropout=0.5, dropout_at="norm") == "flatten fc1 drop1 bn1 act1 out".split()
     assert names(norm="none") == ["flatten", "fc1", "act1", "out"]
 
 
@@ -65,6 +67,7 @@ def test_initial_weights_have_the_variance_that_is_said(init, variance):
         (lambda: mlp("instance"), "norm must be one of none, batch, layer, group, got 'instance'"),
         (lambda: mlp(activation="gelu"), "activation must be one of relu, tanh, sigmoid, linear, got 'gelu'"),
         (lambda: mlp(placement="inside"), "placement must be one of before, after, got 'inside'"),
+        (lambda: mlp(dropout_at="start"), "dropout_at must be one of end, norm, got 'start'"),
         (lambda: mlp(init="zeros"), "init must be one of default, he, xavier, orthogonal, got 'zeros'"),
         (lambda: mlp(init=-1.0), "or a positive standard deviation, got -1.0"),
         (lambda: residual_mlp(depth=5), "depth must be even and at least 2, two layers a block, got 5"),

@@ -22,6 +22,7 @@ NORMS: dict[str, Callable[[int], nn.Module] | None] = {
 }
 INITS = ("default", "he", "xavier", "orthogonal")
 PLACEMENTS = ("before", "after")
+DROPOUT_PLACES = ("end", "norm")
 
 
 def mlp(
@@ -32,6 +33,7 @@ def mlp(
     init: str | float = "default",
     placement: str = "before",
     dropout: float = 0.0,
+    dropout_at: str = "end",
     in_features: int = 784,
     out_features: int = 10,
 ) -> nn.Sequential:
@@ -43,7 +45,8 @@ def mlp(
         activation: "relu", "tanh", "sigmoid" or "linear".
         init: of the weights, see `initialize`.
         placement: the norm "before" or "after" the activation.
-        dropout: share of activations set to zero after each hidden layer.
+        dropout: share of values set to zero in each hidden layer.
+        dropout_at: the "end" of the hidden layer, or right before the "norm".
 
     Returns:
         layers named flatten, fc1, bn1, act1, drop1, fc2, …, out; the names stay where a layer is left out.
@@ -54,14 +57,16 @@ def mlp(
     _one_of("norm", norm, NORMS)
     _one_of("activation", activation, ACTIVATIONS)
     _one_of("placement", placement, PLACEMENTS)
+    _one_of("dropout_at", dropout_at, DROPOUT_PLACES)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (before, width) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
         normalize = [(f"bn{i}", NORMS[norm](width))] if NORMS[norm] else []
         act = [(f"act{i}", ACTIVATIONS[activation]())]
+        drop = [(f"drop{i}", nn.Dropout(dropout))] if dropout else []
+        if dropout_at == "norm":
+            normalize, drop = drop + normalize, []
         layers[f"fc{i}"] = nn.Linear(before, width)
-        layers.update(normalize + act if placement == "before" else act + normalize)
-        if dropout:
-            layers[f"drop{i}"] = nn.Dropout(dropout)
+        layers.update((normalize + act if placement == "before" else act + normalize) + drop)
     layers["out"] = nn.Linear((in_features, *widths)[-1], out_features)
     return initialize(nn.Sequential(layers), init)
 
