@@ -41,7 +41,7 @@ def to_array(key: str, value: Any) -> Array:
     value = value.detach().cpu() if hasattr(value, "detach") else value
     try:
         return np.asarray(value).copy()
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{key} cannot be turned into a NumPy array: {error}") from None
 
 
@@ -89,7 +89,7 @@ class Modules:
         self.layers = [self._layer(name, module) for name, module in self.modules.items()]
 
     def _leaves(self, model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        if type(model).__name__ != "Sequential":
+        if not _is_sequential(model):
             raise ValueError(
                 f"{type(model).__name__} is not a Sequential, so the order of its layers cannot be seen: put them into "
                 "a Sequential under the same names (the keys stay the same) and load the state dict there first"
@@ -98,7 +98,7 @@ class Modules:
         if len(children) != len(model):
             raise ValueError("a layer stands in two places of the Sequential: make a second one")
         for name, child in children:
-            if type(child).__name__ == "Sequential":
+            if _is_sequential(child):
                 yield from self._leaves(child, f"{prefix}{name}.")
             elif type(child).__name__ != "Identity":
                 yield prefix + name, child
@@ -126,6 +126,11 @@ class Modules:
         for name, values in changes.items():
             for setting, value in values.items():
                 setattr(self.modules[name], setting, value)
+
+
+def _is_sequential(model: Any) -> bool:
+    """A Sequential, or a class made of it that calls its layers in the same way."""
+    return any(kind.__name__ == "Sequential" and type(model).forward is kind.forward for kind in type(model).__mro__)
 
 
 # --- Keras -----------------------------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ def load(model: Any, state: Mapping[str, Array], *, match: str = "name", setting
 
     Raises:
         KeyError: arrays that are missing or unexpected.
-        ValueError: layers of another kind, in another order or with other options; shapes; eps or momentum; a negative
-            variance. All of a kind are named.
+        ValueError: layers of another kind, in another order or with other options; shapes; eps or momentum; NaN or
+            infinity; a negative variance. All of a kind are named.
         TypeError: an array whose values the dtype of the model cannot hold.
     """
     _one_of("match", match, ("name", "order"))
@@ -156,14 +156,15 @@ def _pairs(source: tuple[Layer, ...], target: list[Layer], match: str) -> list[t
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:
-    layer, _, array = key.rpartition(".")
-    return f"{names.get(layer, layer)}.{array}"
+    layer, dot, array = str(key).rpartition(".")
+    return f"{names.get(layer, layer)}{dot}{array}"
 
 
 def _fitting(given: Mapping[str, Any], own: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays that are to be written, or an error that names all keys that are wrong in one way."""
-    missing = [key for key in own if key not in given and not key.endswith(COUNTER)]
-    unexpected = [key for key in given if key not in own and not key.endswith(COUNTER)]
+    may_differ = {key.removesuffix("running_mean") + COUNTER for key in own if key.endswith(".running_mean")}
+    missing = [key for key in own if key not in given and key not in may_differ]
+    unexpected = [key for key in given if key not in own and key not in may_differ]
     if missing or unexpected:
         raise KeyError(f"the state does not fit the model: missing keys {missing}, unexpected keys {unexpected}")
     arrays = {key: to_array(key, value) for key, value in given.items() if key in own}
@@ -184,10 +185,13 @@ def _fitting(given: Mapping[str, Any], own: Mapping[str, Array]) -> dict[str, Ar
             f"the state has arrays that the model would round: {'; '.join(kinds)}; "
             "convert one of them first, for example by state.astype(np.float32)"
         )
+    broken = [key for key, a in arrays.items() if not np.isfinite(a).all()]
+    if broken:
+        raise ValueError(f"the state has arrays with NaN or infinity: {', '.join(broken)}; has its training diverged?")
     negative = [key for key, a in arrays.items() if key.endswith("running_var") and (a < 0).any()]
     if negative:
         raise ValueError(f"a variance cannot be negative: {', '.join(negative)}; is it swapped with running_mean?")
-    return arrays
+    return {key: a.astype(own[key].dtype) for key, a in arrays.items()}  # the order of bytes, too, may be another one
 
 
 def _layout_hint(given: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -254,12 +254,16 @@ def test_layers_with_other_names_belong_together_in_order():
             np.testing.assert_array_equal(back, ours)
 
 
+class Part(torch.nn.Sequential):
+    """A named part of a network: as many models have it."""
+
+
 def test_nested_chains_and_functional_models():
     source = randomize(SMALL.numpy(), "nested")
     layers = list(SMALL.layers(torch.nn).items())
     nested = torch.nn.Sequential(
         OrderedDict(
-            features=torch.nn.Sequential(OrderedDict(layers[:4])),
+            features=Part(OrderedDict(layers[:4])),
             nothing=torch.nn.Identity(),
             head=torch.nn.Sequential(OrderedDict(layers[4:])),
         )

@@ -17,6 +17,7 @@ pytest.importorskip("bnbook.models.keras_cnn", reason="TensorFlow is not install
 
 from networks import EPS, MOMENTUM, SMALL, assert_same_state, randomize
 
+from bnbook.interop import COUNTER
 from bnbook.models import keras_cnn, torch_cnn
 from bnbook.models.keras_cnn import keras
 
@@ -106,6 +107,15 @@ WRONG_ARRAYS = [
         ValueError,
         "a variance cannot be negative: bn1.running_var; is it swapped with running_mean",
     ),
+    (
+        "a run that diverged",
+        lambda s: s.update({"bn1.running_var": s["bn1.running_var"] * np.nan, "fc2.bias": np.full(3, np.inf)}),
+        ValueError,
+        "NaN or infinity: bn1.running_var, fc2.bias; has its training diverged",
+    ),
+    ("a name without a layer", lambda s: s.update({"weight": 1.0}), KeyError, r"unexpected keys \['weight'\]"),
+    ("the count of no layer", lambda s: s.update({f"bn3.{COUNTER}": 1}), KeyError, r"unexpected keys \['bn3.num_b"),
+    ("rows of two lengths", lambda s: s.update({"fc2.bias": [[1.0], [2.0, 3.0]]}), TypeError, "fc2.bias cannot be"),
 ]
 
 
@@ -118,6 +128,18 @@ def test_wrong_arrays(models, framework, change, error, words):
     change(state)
     refused(models[framework], state, error, words)
     refused(models[framework], dict(state), error, words, settings="keep")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_order_of_bytes_is_turned(framework):
+    """As arrays of big-endian files are; torch has no such tensors, and would refuse them after eps was written."""
+    source = randomize(SMALL.numpy(), "bytes")
+    state = interop.state(source)
+    for key, array in state.items():
+        state[key] = array.astype(array.dtype.newbyteorder(">"))
+    model = other_settings(framework)
+    interop.load(model, state, settings="copy")
+    np.testing.assert_array_equal(interop.state(model)["fc1.weight"], source.fc1.weight.data)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -223,10 +245,16 @@ class Subclassed(keras.Model):
         return x
 
 
+class OfItsOwn(torch.nn.Sequential):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 shared = torch.nn.ReLU()
 UNREADABLE = [
     (lambda: 3, TypeError, "model must be a network of bnbook.nn, torch or Keras, got int"),
     (Net, ValueError, "Net is not a Sequential"),
+    (OfItsOwn, ValueError, "OfItsOwn is not a Sequential"),
     (lambda: torch.nn.Sequential(torch.nn.ConvTranspose2d(1, 1, 1)), ValueError, "'0' is a ConvTranspose2d.*not moved"),
     (lambda: torch.nn.Sequential(shared, shared), ValueError, "in two places"),
     (lambda: nn.Sequential(nn.RMSNorm(3)), ValueError, "'0' is a RMSNorm.*not moved; accepted: Conv2d"),
