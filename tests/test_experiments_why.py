@@ -85,6 +85,7 @@ def test_the_held_arm_ends_with_the_lengths_that_it_began_with(monkeypatch):
     for arm in (N.BN, N.HELD):
         result = N.run({"arm": arm, "init": "he", "lr": 0.3}, seed=1)
         assert math.isfinite(result["log10_turn"]) and not result["diverged"]
+        assert math.isfinite(result[N.METRIC])  # the engine refuses a row without it
     begin = N.hidden_weights(make(N.BN, "he", 1))
     for arm, same in ((N.HELD, True), (N.BN, False)):
         for old, new in zip(begin, N.hidden_weights(kept[arm]), strict=True):

@@ -93,7 +93,7 @@ def gain_by_the_rate(rows: Rows) -> list[Comparison]:
         parts = [{seed: a[seed] - b[seed] for seed in a} for a, b in pairwise(score)]
         edges = tuple(f"lr of {arm!r}" for arm, choice in ((BN, own), (STANDARD, standard)) if choice.edge)
         names = ("the change of rate", "BN at the same rate")
-        result.append(Comparison(INITS[init], *parts, arms=names, metric=noise.METRIC, edges=edges))
+        result.append(Comparison(INITS[init], *parts, arms=names, metric=noise.GAIN, edges=edges))
     return result
 
 
