@@ -109,8 +109,8 @@ def images_of(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x[chosen], y[chosen]
 
 
-def run(setting: dict, seed: int) -> dict:
-    """Train one network on its few images; scores on them, on validation and on test images, after the last update."""
+def train(setting: dict, seed: int) -> tuple[nn.Sequential, bool]:
+    """Train the network of a setting on the images of a seed, ready for evaluation; and whether it diverged."""
     x, y = images_of(setting["images"], seed)
     torch.manual_seed(seed)
     model = network(setting, x)
@@ -130,13 +130,20 @@ def run(setting: dict, seed: int) -> dict:
         pass
     if setting["norm"] in ("batch", "whole"):
         exact_statistics(model, x)
-    train, val, test = (
-        evaluate(model, *images) for images in ((x, y), split("val", half=True), split("test", half=True))
+    return model.eval(), step < STEPS
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Train one network; scores on its few images, on validation and on test images, after the last update."""
+    model, diverged = train(setting, seed)
+    few = images_of(setting["images"], seed)
+    train_scores, val, test = (
+        evaluate(model, *images) for images in (few, split("val", half=True), split("test", half=True))
     )
     return {
-        "diverged": step < STEPS,
-        "train_accuracy": train.accuracy,
-        "train_loss": train.loss,
+        "diverged": diverged,
+        "train_accuracy": train_scores.accuracy,
+        "train_loss": train_scores.loss,
         "val_accuracy": val.accuracy,
         "val_log_likelihood": -val.loss,
         "test_accuracy": test.accuracy,
