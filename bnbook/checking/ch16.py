@@ -32,7 +32,7 @@ def shift(answer, rng) -> None:
 
 @checker("ch16.absorb")
 def absorb(answer, rng) -> None:
-    """`answer(weight, bias, gamma, beta, mean, var, eps)` are a weight and a bias without the normalization in front."""
+    """`answer(weight, bias, gamma, beta, mean, var, eps)` are weight and bias without a normalization in front."""
     for _ in range(4):
         n, inside, out = (int(k) for k in rng.integers(2, 9, 3))
         u = rng.uniform(0, 1, (n, inside))
