@@ -15,15 +15,15 @@ Array = np.ndarray
 
 @checker("ch17.guaranteed")
 def guaranteed(answer, rng) -> None:
-    """`answer(size, beta, lr)` is by how much a step lowers a β-smooth loss at least; negative: it may raise it."""
+    """`answer(size, curvature, lr)` is by how much a step lowers the loss at least; negative: it may raise it."""
     for _ in range(20):
-        size, beta = 10.0 ** rng.uniform(-2, 2, 2)
-        lr = float(rng.uniform(0, 3) / beta)
+        size, curvature = 10.0 ** rng.uniform(-2, 2, 2)
+        lr = float(rng.uniform(0, 3) / curvature)
         same(
-            answer(float(size), float(beta), lr),
-            np.float64(lr * size**2 * (1 - lr * beta / 2)),
-            f"For a gradient of length {size:.3g}, β = {beta:.3g} and η = {lr:.3g} the answer",
-            hint="Add up the slope along the step: at s it is at least ‖∇‖² − sβ‖∇‖² in the direction of −∇.",
+            answer(float(size), float(curvature), lr),
+            np.float64(lr * size**2 * (1 - lr * curvature / 2)),
+            f"For a gradient of length {size:.3g}, a curvature of {curvature:.3g} and η = {lr:.3g} the answer",
+            hint="Add up the slope along the step: after a distance t it is still size − curvature·t, at least.",
         )
 
 

@@ -119,7 +119,7 @@ PREDICTIONS = (
     Prediction(
         SMOOTH, "the loss changes less along a step", "landscape", at_the_same_loss("loss_range"), landscape.DELTA
     ),
-    Prediction(SMOOTH, "the effective β is smaller", "landscape", at_the_same_loss("beta"), landscape.DELTA),
+    Prediction(SMOOTH, "the curvature along a step is lower", "landscape", at_the_same_loss("beta"), landscape.DELTA),
     Prediction(SMOOTH, "the highest usable rate is higher", "noise", higher_rate, TWICE),
     Prediction(LENGTH, "free lengths damp a rising rate", "noise", slope_of_turn, 0.1),
     Prediction(LENGTH, "held lengths bear only lower rates", "noise", rate_tuning.comparisons, TWICE),

@@ -290,8 +290,8 @@ def comparisons(
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Range of the loss, change of the gradient and effective β over the updates, at equal rate."""
-    names = {"loss_range": "range of the loss", "gradient_change": "change of gradient", "beta": "effective β"}
+    """Range of the loss, change of the gradient and curvature (effective β) over the updates, at equal rate."""
+    names = {"loss_range": "range of the loss", "gradient_change": "change of gradient", "beta": "curvature"}
     return over_time(rows, names)
 
 
