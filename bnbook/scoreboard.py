@@ -143,13 +143,13 @@ def table(rows: Sequence[Row]) -> str:
 
 def details(row: Row) -> str:
     """Claim, setting, effects with intervals, and verdict of a row."""
-    module = row.module
+    module, updates = row.module, f"{row.module.STEPS:,}" if row.module.STEPS else "no"
+    delta = f"{amount(module.DELTA, module.METRIC, sign=False)} ({module.METRIC.replace('_', ' ')})"
     parts = [
         f"> “{module.CLAIM}”",
         f"**Question.** {module.QUESTION} See {_chapter(row)}.",
-        f"**Our setting.** {module.DATASET}; {module.NETWORK}; {module.STEPS:,} updates; {module.SEEDS} paired seeds;"
-        f" smallest effect of interest δ = {amount(module.DELTA, module.METRIC, sign=False)}"
-        f" in {module.METRIC.replace('_', ' ')}.",
+        f"**Our setting.** {module.DATASET}; {module.NETWORK}; {updates} updates; {module.SEEDS} paired seeds; smallest"
+        f" effect of interest δ = {delta}.",
     ]
     if row.comparisons:
         first = row.comparisons[0]
@@ -165,9 +165,10 @@ def details(row: Row) -> str:
 
 def _effect(comparison: Comparison, outcome: str) -> tuple[str, str, str, str]:
     difference, metric = comparison.difference, comparison.metric
+    word = outcome.removesuffix(" here")
     if difference is None or difference.low is None:
-        return comparison.name, "–", "–", outcome
-    return comparison.name, amount(difference.mean, metric), interval(difference.low, difference.high, metric), outcome
+        return comparison.name, "–", "–", word
+    return comparison.name, amount(difference.mean, metric), interval(difference.low, difference.high, metric), word
 
 
 def _outcomes(row: Row) -> list[str]:
