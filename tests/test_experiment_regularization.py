@@ -181,7 +181,6 @@ def made_up(accuracy) -> list[dict]:
                 "diverged": False,
                 "val_accuracy": value,
                 "test_accuracy": value - 0.1,
-                "val_log_likelihood": -s["lr"],
                 "test_loss": 1 - value,
                 "test_calibration_error": 0.1,
             }
@@ -220,8 +219,6 @@ def test_each_regularizer_has_its_own_strength_and_no_strength_is_no_edge():
     assert arms["dropout"].values == {"dropout": 0.5, "lr": 0.1}
     assert arms["weight decay"].values == {"weight_decay": 0.01, "lr": 0.3}
     assert {choice.edge for choice in arms.values()} == {()}
-    by_loss = R.regularized(rows, 256, metric="val_log_likelihood")["nothing"]
-    assert by_loss.values == {"lr": 0.01} and by_loss.edge == ("lr",)
     none = R.regularized(made_up(strengths({}, dropout={p: -0.1 for p in R.DROPOUT})), 1024)["dropout"]
     assert none.values["dropout"] == 0 and none.edge == ()
     assert R.arm(made_up(strengths({}, dropout={0.7: 0.1})), 256, "none", over=["dropout"]).edge == ("dropout",)

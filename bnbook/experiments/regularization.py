@@ -153,23 +153,15 @@ def run(setting: dict, seed: int) -> dict:
     }
 
 
-def arm(
-    rows: Sequence[dict],
-    images: int,
-    norm: str,
-    over: Sequence[str] = (),
-    metric: str = "val_accuracy",
-    **values: object,
-) -> Choice:
-    """An arm at its best rate, and at its best value of each name in `over`, by a validation metric.
+def arm(rows: Sequence[dict], images: int, norm: str, over: Sequence[str] = (), **values: object) -> Choice:
+    """An arm at its best rate, and at its best value of each name in `over`.
 
     No dropout, no weight decay and the statistics of the whole batch are no edges of a grid: nothing lies beyond.
     """
     fixed = setting(images, norm, lr=0.0, **values)
     free = (*over, "lr")
     rows = select(rows, **{name: value for name, value in fixed.items() if name not in free})
-    chance = 0.1 if metric == "val_accuracy" else None  # a diverged run has no other score
-    return best(rows, over=free, metric=metric, chance=chance, ends=(0.0, BATCH_SIZE))
+    return best(rows, over=free, ends=(0.0, BATCH_SIZE))
 
 
 def sizes(rows: Sequence[dict]) -> list[int]:
@@ -190,14 +182,14 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
     ]
 
 
-def regularized(rows: Sequence[dict], images: int, metric: str = "val_accuracy") -> dict[str, Choice]:
+def regularized(rows: Sequence[dict], images: int) -> dict[str, Choice]:
     """From He's weights: nothing, batch normalization, dropout, weight decay, and BN with dropout, each at its best."""
     return {
-        "nothing": arm(rows, images, "none", metric=metric),
-        "BN": arm(rows, images, "batch", metric=metric),
-        "dropout": arm(rows, images, "none", over=["dropout"], metric=metric),
-        "weight decay": arm(rows, images, "none", over=["weight_decay"], metric=metric),
-        "BN and dropout": arm(rows, images, "batch", over=["dropout"], metric=metric),
+        "nothing": arm(rows, images, "none"),
+        "BN": arm(rows, images, "batch"),
+        "dropout": arm(rows, images, "none", over=["dropout"]),
+        "weight decay": arm(rows, images, "none", over=["weight_decay"]),
+        "BN and dropout": arm(rows, images, "batch", over=["dropout"]),
     }
 
 
