@@ -130,6 +130,25 @@ def test_evaluation_changes_nothing():
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
+def test_evaluation_does_without_float64_on_the_device(monkeypatch):
+    """MPS has none."""
+    monkeypatch.setattr(torch.Tensor, "double", lambda self: pytest.fail("float64 on the device"))
+    logits = torch.eye(3)[[0, 1, 2, 2, 1, 0, 0]]
+    labels = torch.tensor([0, 1, 2, 1, 1, 2, 0])
+    assert evaluate(torch.nn.Identity(), logits, labels, SMALL)[1] == 5 / 7
+
+
+def test_the_bar_of_processes_that_go_on_shows_the_mean_of_their_images():
+    """The first one goes on from the sums of all."""
+    run = loop.Run(SMALL.resolved(), loop.Processes("cpu"), progress.Progress(SMALL, False))
+    run.restore(run.state() | {"images": 64, "sums": [torch.tensor(128.0), torch.tensor(32)]})
+    run.processes.size = 2
+    assert run.running() == (2.0, 0.5)
+    run.images += 32  # of which this process has seen half
+    run.update.loss_sum += 16 * 12.0
+    assert run.running() == (4.0, 0.4)
+
+
 def test_a_run_that_diverges_ends_with_its_epoch():
     result = quiet(replace(SMALL, norm="none", lr=1e10, epochs=4))
     assert result.diverged and not math.isfinite(result.history[-1]["train_loss"])
@@ -337,6 +356,23 @@ def test_an_update_that_cannot_be_compiled_says_so(monkeypatch, capsys):
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory. Take a smaller --batch-size"),
+        (RuntimeError("no kernel image"), "(RuntimeError: no kernel image); another device may do it"),
+    ],
+)
+def test_a_first_update_that_fails_on_a_card_says_what_to_do(error, message, monkeypatch, capsys):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(update.Update, "needs_preparation", True)
+    monkeypatch.setattr(update.Update, "_run", fail)
+    status, _, said = run("--model mlp --train-images 64", capsys)
+    assert status == 1 and message in said and said.count("\n") == 1 and "both 'none'" not in said
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,11 @@ BROKEN = {
         lambda sound, folder: saved(parts(sound) | {"settings": {**parts(sound)["settings"], "warmup": 3}}),
         "is of another version of bnbook",
     ),
+    "sums of nothing": (lambda sound, folder: saved(parts(sound) | {"sums": []}), "does not fit the 'mlp'"),
+    "random numbers of another generator": (
+        lambda sound, folder: saved(parts(sound) | {"random": {"cpu": [torch.zeros(3, dtype=torch.uint8)]}}),
+        "does not fit the 'mlp'",
+    ),
     "a weight too few": (lambda sound, folder: saved(_without_a_weight(sound)), "does not fit the 'mlp'"),
 }
 

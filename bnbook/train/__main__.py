@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 from ..results import ResultsError
 from . import CheckpointError, Settings, describe, ladder, train
-from .checkpoint import NAME, first_line, write_atomically
+from .checkpoint import NAME, first_line, make_sure_of, write_atomically
 from .processes import count
 from .report import summary
 from .settings import WORDS
@@ -85,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
     rungs.add_argument(
         "--ladder",
         action="store_true",
-        help=f"make its runs that are missing in {RESULTS} (or --out DIR); settings given replace those of all rungs",
+        help=f"make its runs that are missing in {RESULTS} (or --out DIR); settings given hold for all rungs, and "
+        "those in which the rungs differ cannot be given",
     )
     rungs.add_argument("--rungs", nargs="+", metavar="RUNG", help=f"some of {', '.join(ladder.RUNGS)}")
     rungs.add_argument("--norms", nargs="+", metavar="NORM", help=f"(default: {' '.join(ladder.NORMS)})")
@@ -128,6 +128,8 @@ def _train(given: dict, command: str) -> int:
     _refuse(given, ("rungs", "norms", "seeds"), "belongs to the ladder: give --ladder with it")
     out, wants_report = given.pop("out", None), given.pop("report", False)
     how = {name: given.pop(name) for name in ("checkpoint", "checkpoint_every", "resume") if name in given}
+    if "checkpoint_every" in how and "checkpoint" not in how:
+        raise ValueError("--checkpoint-every needs the folder of the checkpoint: give --checkpoint DIR with it")
     settings = Settings(**given)
     resolved = settings.resolved(count())
     if wants_report and out is None:
@@ -167,6 +169,8 @@ def _refuse(given: dict, names: tuple[str, ...], why: str) -> None:
 def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
     """Before the first update: the file can be written, and holds no other run."""
     if out.exists():
+        if not out.is_file():
+            raise OSError(f"{out} is not a file: name another one with --out")
         try:
             before = json.loads(out.read_text())["settings"]
             same = before == asdict(settings) | {"threads": before["threads"]}
@@ -175,9 +179,7 @@ def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
         if not (resume and same):
             raise FileExistsError(f"{out} exists: delete it, or name another file with --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+        make_sure_of(out.parent)
     except OSError as error:
         raise OSError(f"{out} cannot be written ({error.strerror}): name another file with --out") from None
 

@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def make_sure_of(folder: Path) -> None:
+    """Make a folder where it is missing, and see that files can be written there; OSError where they cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def reserved(folder: Path | None) -> Iterator[None]:
     """The folder, made where it is missing, for this process alone.
@@ -48,7 +56,7 @@ def reserved(folder: Path | None) -> Iterator[None]:
         yield
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_sure_of(folder)
         lock = open(folder / "lock", "w")
     except OSError as error:
         raise CheckpointError(

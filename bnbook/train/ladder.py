@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .. import results
 from . import report
+from .checkpoint import make_sure_of
 from .loop import train
 from .settings import Settings, find_device
 
@@ -39,6 +40,7 @@ RUNGS = {
     "compiled": Rung("the network compiled by torch.compile", _COMPILED),
     "large": Rung("batches of 512, with another rate: other updates, not comparable", _COMPILED | {"batch_size": 512}),
 }
+DIFFER = tuple({name: None for rung in RUNGS.values() for name in rung.changes if name != "batch_size"})
 NORMS = ("batch", "none")
 SEEDS = 5
 RATES = {"batch": 0.1, "none": 0.03}
@@ -53,13 +55,15 @@ def settings(rung: str, norm: str, seed: int, given: Mapping[str, object]) -> Se
     rows say so.
 
     Args:
-        given: settings that replace those of all rungs.
+        given: settings that replace those of all rungs; the large batches stay what they are.
 
     Raises:
-        ValueError: an unknown rung, or a setting that is not accepted.
+        ValueError: an unknown rung, a setting that is not accepted, or one in which the rungs differ.
     """
     if rung not in RUNGS:
         raise ValueError(f"rungs must be among {', '.join(map(repr, RUNGS))}, got {rung!r}")
+    if fixed := [name for name in DIFFER if name in given]:
+        raise ValueError(f"{', '.join(fixed)} cannot be given: in {', '.join(DIFFER)} the rungs differ")
     changes = dict(RUNGS[rung].changes)
     if rung != "captured" and find_device(str(given.get("device", "auto"))) != "cuda":
         changes.pop("capture", None)
@@ -108,6 +112,7 @@ def climb(
         if _key(row | {"settings": asdict(wanted), "device": device}) in done:
             print(f"{title}: is there", flush=True)
             continue
+        _make_sure_of(path)
         print(title, flush=True)
         try:
             result = train(wanted, progress=progress)
@@ -123,6 +128,16 @@ def climb(
             flush=True,
         )
     return complete
+
+
+def _make_sure_of(path: Path) -> None:
+    """Before a run: its row can be appended."""
+    try:
+        make_sure_of(path.parent)
+        if path.exists():
+            open(path, "r+b").close()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): name another folder with --out") from None
 
 
 def read(path: str | Path) -> list[dict]:

@@ -128,6 +128,7 @@ class Run:
         }
         self.epoch, self.batch = 0, 0  # the next batch of which epoch
         self.images = 0  # in the sums of loss and right answers
+        self.taken_over = 0  # of them, those of all processes that the first one has in its sums after a restore
         self.history: list[dict] = []
         self.seconds = dict.fromkeys(("training", "evaluation", "checkpoints", "preparation"), 0.0)
         self.mark = time.perf_counter()
@@ -180,8 +181,8 @@ class Run:
         return self.result()
 
     def running(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the images since the last evaluation, in this process."""
-        seen = self.images / self.processes.size
+        """Mean loss and accuracy of the images since the last evaluation, in the first process."""
+        seen = self.taken_over + (self.images - self.taken_over) / self.processes.size
         return self.update.loss_sum.item() / seen, self.update.correct.item() / seen
 
     def score(self) -> None:
@@ -204,7 +205,7 @@ class Run:
         self.history.append(row)
         self.progress.scored(row, self.images / (row["seconds"] - before))
         self.update.clear()
-        self.images = 0
+        self.images = self.taken_over = 0
         self.lap("evaluation")
 
     def wish(self, stop: bool, save: bool) -> int:
@@ -279,19 +280,20 @@ class Run:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            if self.processes.first:
+                self.update.loss_sum.copy_(state["sums"][0])
+                self.update.correct.copy_(state["sums"][1])
+            self.epoch, self.batch = state["epoch"], state["batch"]
+            self.images = self.taken_over = state["images"]
+            self.history, self.seconds = state["history"], state["seconds"]
+            for name, states in state["random"].items():
+                module = torch if name == "cpu" else getattr(torch, self.processes.device.type)
+                module.set_rng_state(states[self.processes.rank])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit the {self.settings.model!r} of this version of bnbook "
                 f"({first_line(error)}): go on with the version that wrote it, or begin anew in another folder"
             ) from None
-        if self.processes.first:
-            self.update.loss_sum.copy_(state["sums"][0])
-            self.update.correct.copy_(state["sums"][1])
-        self.epoch, self.batch, self.images = state["epoch"], state["batch"], state["images"]
-        self.history, self.seconds = state["history"], state["seconds"]
-        torch.set_rng_state(state["random"]["cpu"][self.processes.rank])
-        if "device" in state["random"]:
-            getattr(torch, self.processes.device.type).set_rng_state(state["random"]["device"][self.processes.rank])
 
 
 def _saved(folder: Path, settings: Settings, resume: bool) -> dict | None:

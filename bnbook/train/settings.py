@@ -59,7 +59,7 @@ class Settings:
         None, "the images scored while training; default: val with --data subset, test with --data full. "
         "With --data full, val trains on the first 50,000 images and scores the other 10,000"
     )  # fmt: skip
-    evaluations: int = _setting(1, "how often an epoch")
+    evaluations: int = _setting(1, "how often an epoch; after every update at most")
     epochs: int = _setting(5, "passes over the training images")
     batch_size: int = _setting(64, "images an update, over all processes; an incomplete last batch is left out")
     lr: float = _setting(0.1, "learning rate, at its highest")
@@ -93,6 +93,10 @@ class Settings:
             raise ValueError(
                 f"momentum must be in [0, 1) and weight_decay at least 0, got {self.momentum} and {self.weight_decay}"
             )
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be less than 2**63, got {self.seed}")
+        with torch.device("meta"):  # without memory or random numbers
+            MODELS[self.model](self.norm)  # it knows its norms
         if self.capture == "graph" and self.loader != "device":
             raise ValueError("capture 'graph' needs loader 'device': a graph reads from memory of the card")
         if self.capture == "graph" and self.compile == "reduce-overhead":
@@ -107,11 +111,8 @@ class Settings:
         """The same with every choice made that was left open, as far as this machine can do what they say.
 
         Raises:
-            ValueError: there is no such device here; the model has no such norm; the number of images, the batch and
-                the norm do not fit.
+            ValueError: there is no such device here; the number of images, the batch and the norm do not fit.
         """
-        with torch.device("meta"):  # without memory or random numbers
-            MODELS[self.model](self.norm)  # it knows its norms
         device = find_device(self.device)
         most = 10_000 if self.data == "subset" else 60_000 if self.evaluate != "val" else 50_000
         images = self.train_images or most

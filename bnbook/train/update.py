@@ -110,11 +110,15 @@ class Update:
                 else:
                     for _ in range(WARM_UP):
                         self._run(batch)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            how = ", ".join(f"{name} {getattr(self.settings, name)!r}" for name in ("compile", "capture"))
+            how = {name: getattr(self.settings, name) for name in ("compile", "capture")}
+            plain = set(how.values()) == {"none"}
             raise PreparationError(
-                f"the update could not be prepared with {how} ({type(error).__name__}: {first_line(error)}); "
-                "both 'none' needs no preparation"
+                f"the update could not be prepared with {', '.join(f'{name} {how[name]!r}' for name in how)} "
+                f"({type(error).__name__}: {first_line(error)}); "
+                + ("another device may do it" if plain else "both 'none' leaves less to fail")
             ) from error
 
     def _capture(self, batch: Tensor) -> None:
@@ -182,4 +186,4 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, settings: Setting
     with autocast(settings):
         logits = torch.cat([model(part).float() for part in images.split(batch_size)])
     model.train(training)
-    return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
+    return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).sum().item() / len(labels)
