@@ -40,16 +40,17 @@ def figure(rows: list[dict]) -> Figure:
     tried = {row["setting"]["ghost"] for row in rows}
     groups = [size for size in (*GHOSTS, BATCH_SIZE) if size in tried]
     picture, axes = plt.subplots(len(SCORES), 1, figsize=(5.6, 6.4), sharex=True)
-    for images, color in zip(sizes(rows), (plotting.SKY, plotting.WITH_BN), strict=False):
+    colors = ((plotting.SKY, plotting.YELLOW), (plotting.WITH_BN, plotting.WITHOUT_BN))
+    for images, (color, other) in zip(sizes(rows), colors, strict=False):
         arms = [(str(m), arm(rows, images, "batch", ghost=m)) for m in groups] + [("all", arm(rows, images, "whole"))]
         without = arm(rows, images, "none")
         for ax, metric in zip(axes, SCORES, strict=True):
             values = [[row[metric] for row in choice.rows if row[metric] is not None] for _, choice in arms]
             for i, dots in enumerate(values):
                 ax.plot([i] * len(dots), dots, ".", ms=5, color=color, alpha=0.5)
-            ax.plot([sum(dots) / len(dots) for dots in values], color=color, label=f"BN, {images:,} training images")
+            ax.plot([sum(dots) / len(dots) for dots in values], color=color, label=f"with BN, {images:,} images")
             level = [row[metric] for row in without.rows if row[metric] is not None]
-            ax.axhline(sum(level) / len(level), color=color, ls="--", lw=1.5, label=f"without BN, {images:,}")
+            ax.axhline(sum(level) / len(level), color=other, ls="--", lw=1.5, label=f"without BN, {images:,} images")
     for ax, words in zip(axes, SCORES.values(), strict=True):
         ax.set_ylabel(f"test {words}")
     axes[-1].set_xticks(range(len(arms)), [name for name, _ in arms])
