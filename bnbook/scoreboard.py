@@ -6,6 +6,7 @@ experiment that is not in it fails a test.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -180,9 +181,10 @@ def _count(row: Row) -> str:
 
 
 def _chapter(row: Row) -> str:
-    """The chapter that measures a row, as a link where it exists."""
-    words = f"chapter {row.module.CHAPTER}"
-    return next((f"[{words}]({path.name})" for path in sorted(BOOK.glob(f"{row.module.CHAPTER:02}_*.ipynb"))), words)
+    """The chapter that measures a row, as a link where the book's contents list it."""
+    words, toc = f"chapter {row.module.CHAPTER}", BOOK.parent / "_toc.yml"
+    found = re.search(rf"/({row.module.CHAPTER:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
+    return f"[{words}]({found[1]}.ipynb)" if found else words
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

@@ -276,3 +276,12 @@ def test_a_condition_without_a_value_has_a_row_of_dashes(results):
     judged = experiments.verdict(made, row.module.DELTA)
     text = scoreboard.details(dataclasses.replace(row, judged=judged, comparisons=made))
     assert "| diverged | – | – | inconclusive |" in text and "a diverged run has no value" in text
+
+
+def test_a_row_links_to_its_chapter_where_the_contents_list_it(results, tmp_path, monkeypatch):
+    row = scoreboard.row("gradients", results)
+    assert "See [chapter 13](13_signals.ipynb)." in scoreboard.details(row)
+    monkeypatch.setattr(scoreboard, "BOOK", tmp_path / "book")
+    assert "See chapter 13." in scoreboard.details(row)
+    (tmp_path / "_toc.yml").write_text("chapters:\n  - file: book/13_other\n")
+    assert "See [chapter 13](13_other.ipynb)." in scoreboard.details(row)
