@@ -307,7 +307,13 @@ def over_time(rows: Sequence[Mapping], measures: Mapping[str, str]) -> Figure:
 
     inits = starts(rows)
     picture, axes = plt.subplots(
-        len(measures), len(inits), figsize=(6.4, 1.9 * len(measures) + 0.7), sharex=True, sharey="row", squeeze=False
+        len(measures),
+        len(inits),
+        figsize=(6.4, 1.6 * len(measures) + 0.7),
+        dpi=75,
+        sharex=True,
+        sharey="row",
+        squeeze=False,
     )
     for column, init in zip(axes.T, inits, strict=True):
         arms = zip(NORMS, choices(rows, init), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True)
