@@ -65,7 +65,7 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
     """What is wrong with the rows on a page."""
     found = []
     if scoreboard.table(board) not in shown(page, "Markdown(scoreboard.table("):
-        found.append("the stored table is not that of the results")
+        found.append(f"the stored table is not that of the results: run tools/nb.py run {PAGE.name}")
     for row in board:
         label = f"({row.anchor})=\n"
         places = [i for i, cell in enumerate(page.cells) if cell.cell_type == "markdown" and label in cell.source]
@@ -89,7 +89,7 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
         if row.sentence not in text:
             found.append(f"{row.name}: the stored verdict is not that of the results: run tools/nb.py run {PAGE.name}")
         elif scoreboard.details(row) not in text:
-            found.append(f"{row.name}: the stored row is not that of the results")
+            found.append(f"{row.name}: the stored row is not that of the results: run tools/nb.py run {PAGE.name}")
     return found
 
 
