@@ -235,10 +235,10 @@ def test_the_mean_over_updates_weighs_updates_and_not_probes():
 
 
 def test_the_mean_at_the_levels_is_taken_where_each_is_first_reached():
-    losses = [2.3, 1.2, 0.95, 1.5, 0.6]
+    losses = [2.3, 1.2, 0.98, 1.5, 0.6]
     values = [0.0, 10.0, 20.0, 99.0, 30.0]
     assert L.LEVELS == (1.1, 1.0, 0.9, 0.8, 0.7)
-    on_the_way = [10 + 10 * (1.2 - level) / 0.25 for level in (1.1, 1.0)]
+    on_the_way = [10 + 10 * (1.2 - level) / 0.22 for level in (1.1, 1.0)]
     late = [99 + (30 - 99) * (1.5 - level) / 0.9 for level in (0.9, 0.8, 0.7)]
     assert L.at_the_levels(values, losses) == pytest.approx(np.mean(on_the_way + late))
     assert L.at_the_levels(values[:4], losses[:4]) is None  # 0.9 is never reached
