@@ -213,7 +213,7 @@ def forest(rows: Sequence[Row]) -> Figure:
     limit, y = 200.0, 0.0  # an accuracy cannot differ by more than 200 half points
     for row in rows:
         y += HEADING
-        word = row.word.split(" on ")[0] + _count(row)
+        word = row.word.split(" on ")[0] if row.judged else f"{row.done:,} of {row.planned:,} runs"
         for side, text, weight in (("left", row.title, "bold"), ("right", word, "normal")):
             at = {"left": 0.005, "right": 0.995}[side]
             ax.text(at, y - 0.07, text, transform=ax.get_yaxis_transform(), ha=side, size=9, weight=weight)
