@@ -308,6 +308,8 @@ def test_a_best_rate_at_the_edge_gives_no_verdict():
 def test_the_highest_usable_rate_of_free_and_of_held_lengths():
     rows = noise_rows(LEVEL, {**ONE, N.BN: 3.0, N.HELD: 0.3})
     assert R.usable(rows, "he", N.HELD)[2] == [0.01, 0.03, 0.1, 0.3]
+    last_seen = [row | {"val_accuracy": 0.81} for row in rows]  # also of the diverged: no use that they once were good
+    assert R.usable(last_seen, "he", N.HELD)[2] == [0.01, 0.03, 0.1, 0.3]
     (comparison, _) = R.comparisons(rows)
     assert comparison.difference.mean == pytest.approx(1)
     assert verdict(R, R.comparisons(rows)).word == "supported here"
