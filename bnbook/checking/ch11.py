@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 
-from .exercises import Wrong, checker, same
+from .exercises import Wrong, checker, finds_faults, one_change, positive, repeatable, same
 
 CHANCE = 0.1  # what a diverged run counts as
 
@@ -65,36 +65,23 @@ AT_MOST, AT_LEAST = 0.03, 0.78  # of the difference, and of both accuracies
 
 def accuracy(norm: str, std: float, lr: float, seed: int) -> float:
     """Validation accuracy of the sigmoid network after 2,000 updates of 60 images; a diverged run counts as chance."""
-    import torch
 
     from ..experiments._training import evaluate, split, updates
     from ..models.torch_mlp import mlp
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = mlp(norm, widths=(100,) * 3, activation="sigmoid", init=std)
-            done = sum(1 for _ in updates(model, *split("train"), steps=UPDATES, lr=lr, seed=seed, batch_size=60))
-            return evaluate(model, *split("val")).accuracy if done == UPDATES else CHANCE
-    finally:
-        torch.set_num_threads(threads)
+    with repeatable(seed):
+        model = mlp(norm, widths=(100,) * 3, activation="sigmoid", init=std)
+        done = sum(1 for _ in updates(model, *split("train"), steps=UPDATES, lr=lr, seed=seed, batch_size=60))
+        return evaluate(model, *split("val")).accuracy if done == UPDATES else CHANCE
 
 
 @checker("ch11.overturn")
 def overturn(answer, rng) -> None:
     """`answer()` is the one setting to change, such as {"lr": 0.3}."""
-    change = answer() if callable(answer) else answer
-    if not isinstance(change, Mapping) or len(change) != 1 or not change.keys() <= BASE.keys():
-        raise Wrong(f"Return one changed setting, such as {{'lr': 0.3}}, of {', '.join(BASE)}; got {change!r}.")
-    ((name, value),) = change.items()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise Wrong(f"The value of {name!r} must be a positive number, got {value!r}.")
-    if value == BASE[name]:
-        raise Wrong(f"{name} is {value:g} already: change it.")
+    name, value = one_change(answer, BASE, lr=0.3)
+    positive(name, value)
     for seed in map(int, rng.integers(0, 1000, 2)):
-        with_bn, without = (accuracy(norm, **{**BASE, **change}, seed=seed) for norm in ("batch", "none"))
+        with_bn, without = (accuracy(norm, **(BASE | {name: value}), seed=seed) for norm in ("batch", "none"))
         found = (
             f"With {name} = {value:g} and seed {seed} the accuracy is {with_bn:.3f} with BN and {without:.3f} without"
         )
@@ -151,12 +138,4 @@ def report(rng: np.random.Generator, faults: Collection[str] = ()) -> dict[str, 
 @checker("ch11.audit")
 def audit(answer, rng) -> None:
     """`answer(report)` is the set of faults of a comparison."""
-    for _ in range(300):  # some faults show in few of the reports
-        faults = {fault for fault in FAULTS if rng.random() < 0.35}
-        got = answer(report(rng, faults))
-        if isinstance(got, str) or not isinstance(got, Collection) or not set(got) <= set(FAULTS):
-            raise Wrong(f"Return a set of faults among {', '.join(map(repr, FAULTS))}, got {got!r}.")
-        if wrongly := set(got) - faults:
-            raise Wrong(f"A report without the fault {min(wrongly)!r} was said to have it.")
-        if missed := faults - set(got):
-            raise Wrong(f"The fault {min(missed)!r} of a report was not found.")
+    finds_faults(answer, rng, report, FAULTS, share=0.35, reports=300)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from .. import functional as F
-from .exercises import Wrong, checker, same
+from .exercises import Wrong, checker, one_change, repeatable, same
 
 Array = np.ndarray
 
@@ -73,41 +72,30 @@ def accuracy(norm: str, alpha: float, lr: float, times_he: float, seed: int) -> 
     from ..experiments._training import evaluate, split, updates
     from ..models.torch_mlp import Block, residual_mlp
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = residual_mlp(norm, depth=DEPTH)
-            with torch.no_grad():
-                for layer in model.modules():
-                    if isinstance(layer, torch.nn.Linear):
-                        layer.weight *= times_he
-                    if isinstance(layer, Block):
-                        layer.alpha = torch.nn.Parameter(torch.tensor(float(alpha)))
-            run = updates(model, *split("train"), steps=UPDATES, lr=lr, seed=seed, optimizer="adam")
-            done = sum(1 for _ in run)
-            return evaluate(model, *split("val")).accuracy if done == UPDATES else CHANCE
-    finally:
-        torch.set_num_threads(threads)
+    with repeatable(seed):
+        model = residual_mlp(norm, depth=DEPTH)
+        with torch.no_grad():
+            for layer in model.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    layer.weight *= times_he
+                if isinstance(layer, Block):
+                    layer.alpha = torch.nn.Parameter(torch.tensor(float(alpha)))
+        run = updates(model, *split("train"), steps=UPDATES, lr=lr, seed=seed, optimizer="adam")
+        done = sum(1 for _ in run)
+        return evaluate(model, *split("val")).accuracy if done == UPDATES else CHANCE
 
 
 @checker("ch14.overturn")
 def overturn(answer, rng) -> None:
     """`answer()` is the one setting to change, such as {"lr": 0.003}."""
-    change = answer() if callable(answer) else answer
-    if not isinstance(change, Mapping) or len(change) != 1 or not change.keys() <= BASE.keys():
-        raise Wrong(f"Return one changed setting, such as {{'lr': 0.003}}, of {', '.join(BASE)}; got {change!r}.")
-    ((name, value),) = change.items()
+    name, value = one_change(answer, BASE, lr=0.003)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise Wrong(f"The value of {name!r} must be a number, got {value!r}.")
     if name != "alpha" and value <= 0:
         raise Wrong(f"The value of {name!r} must be positive, got {value:g}.")
-    if value == BASE[name]:
-        raise Wrong(f"{name} is {value:g} already: change it.")
     seeds = rng.integers(0, 1000, 2).tolist()  # one run scatters by some points
     with_bn, without = (
-        float(np.mean([accuracy(norm, **{**BASE, **change}, seed=seed) for seed in seeds]))
+        float(np.mean([accuracy(norm, **(BASE | {name: value}), seed=seed) for seed in seeds]))
         for norm in ("batch", "none")
     )
     found = f"With {name} = {value:g} the accuracy is {with_bn:.3f} with BN and {without:.3f} without"
@@ -148,7 +136,7 @@ def profile(kind: str, rng: np.random.Generator, blocks: int, width: int = 128, 
 @checker("ch14.block")
 def block(answer, rng) -> None:
     """`answer(skip, branch)` names the block that a residual network is made of."""
-    for kind in rng.permutation(np.repeat(BLOCKS, 4)).tolist():
+    for kind in rng.permutation(np.repeat(BLOCKS, 20)).tolist():
         skip, added = profile(kind, rng, blocks=int(rng.integers(12, 40)))
         got = answer(skip, added)
         if got not in BLOCKS:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
-from .exercises import Wrong, checker, same
+from .exercises import Wrong, checker, one_change, positive, repeatable, same
 
 
 @checker("ch15.noise")
@@ -45,6 +44,8 @@ def calibration_error(answer, rng) -> None:
             probabilities[:3] = np.eye(classes)[[0, 1, 0]]  # certain
         likely = rng.random(examples) < rng.uniform(0.3, 0.9)
         labels = np.where(likely, probabilities.argmax(axis=1), rng.integers(0, classes, examples))
+        if case % 2:
+            labels[0] = 1  # certain, and wrong
         same(
             np.float64(answer(probabilities.copy(), labels.copy(), bins)),
             np.float64(error(probabilities, labels, bins)),
@@ -59,36 +60,24 @@ AT_LEAST, AT_MOST = 0.1, 0.03  # lower loss in nats, and lower accuracy
 
 def scores(norm: str, seed: int, lr: float = 0.1, dropout: float = 0.0, weight_decay: float = 0.0):
     """Validation `loss` and `accuracy` of the chapter's network, trained on 256 images from He's weights."""
-    import torch
 
     from ..experiments import regularization
     from ..experiments._training import evaluate, split
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    try:
-        with torch.random.fork_rng(devices=[]):
-            setting = regularization.setting(256, norm, lr, dropout=dropout, weight_decay=weight_decay)
-            return evaluate(regularization.train(setting, seed)[0], *split("val", half=True))
-    finally:
-        torch.set_num_threads(threads)
+    with repeatable(seed):
+        setting = regularization.setting(256, norm, lr, dropout=dropout, weight_decay=weight_decay)
+        return evaluate(regularization.train(setting, seed)[0], *split("val", half=True))
 
 
 @checker("ch15.overturn")
 def overturn(answer, rng) -> None:
     """`answer()` is the one setting to change in the network without batch normalization, such as {"lr": 0.3}."""
-    change = answer() if callable(answer) else answer
-    if not isinstance(change, Mapping) or len(change) != 1 or not change.keys() <= BASE.keys():
-        raise Wrong(f"Return one changed setting, such as {{'lr': 0.3}}, of {', '.join(BASE)}; got {change!r}.")
-    ((name, value),) = change.items()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise Wrong(f"The value of {name!r} must be a positive number, got {value!r}.")
-    if value == BASE[name]:
-        raise Wrong(f"{name} is {value:g} already: change it.")
+    name, value = one_change(answer, BASE, lr=0.3)
+    positive(name, value)
     if name == "dropout" and value >= 1:
         raise Wrong(f"dropout must be below 1, got {value!r}.")
     for seed in map(int, rng.integers(0, 1000, 2)):
-        with_bn, without = scores("batch", seed), scores("none", seed, **change)
+        with_bn, without = scores("batch", seed), scores("none", seed, **{name: value})
         found = f"With {name} = {value:g} and seed {seed} the network without BN has"
         if not without.loss < with_bn.loss - AT_LEAST:
             raise Wrong(f"{found} a loss of {without.loss:.3f}, that with BN {with_bn.loss:.3f}: still too high.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..experiments import Comparison, load, verdict
 from ..scoreboard import row
-from .exercises import Wrong, checker, same
+from .exercises import Wrong, checker, finds_faults, same
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
@@ -166,12 +166,4 @@ def report(rng: np.random.Generator, faults: Collection[str] = ()) -> dict:
 @checker("ch18.audit")
 def audit(answer, rng) -> None:
     """`answer(report)` is the set of faults of an entry."""
-    for _ in range(100):
-        faults = {fault for fault in FAULTS if rng.random() < 0.3}
-        got = answer(report(rng, faults))
-        if isinstance(got, str) or not isinstance(got, Collection) or not set(got) <= set(FAULTS):
-            raise Wrong(f"Return a set of faults among {', '.join(map(repr, FAULTS))}, got {got!r}.")
-        if wrongly := set(got) - faults:
-            raise Wrong(f"A report without the fault {min(wrongly)!r} was said to have it.")
-        if missed := faults - set(got):
-            raise Wrong(f"The fault {min(missed)!r} of a report was not found.")
+    finds_faults(answer, rng, report, FAULTS, share=0.3, reports=100)

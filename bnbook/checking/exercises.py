@@ -7,7 +7,9 @@ only fits the example on the page is found out.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,53 @@ def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "
     scale = max(float(np.max(np.abs(expected), initial=0)), 1e-12)
     if not (np.isfinite(array).all() and np.max(np.abs(array - expected), initial=0) <= tol * scale):
         raise Wrong(f"{what} is {_short(array)}, expected {_short(expected)}. {hint}".rstrip())
+
+
+def one_change(answer: Any, base: Mapping[str, Any], **example: Any) -> tuple[str, Any]:
+    """The name and value of the one setting of `base` that an answer, or what it returns, changes; else `Wrong`."""
+    change = answer() if callable(answer) else answer
+    if not isinstance(change, Mapping) or len(change) != 1 or not change.keys() <= base.keys():
+        raise Wrong(f"Return one changed setting, such as {example}, of {', '.join(base)}; got {change!r}.")
+    ((name, value),) = change.items()
+    if value == base[name]:
+        raise Wrong(f"{name} is {value!r} already: change it.")
+    return name, value
+
+
+def positive(name: str, value: Any) -> None:
+    """Raise `Wrong` unless the value is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise Wrong(f"The value of {name!r} must be a positive number, got {value!r}.")
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """PyTorch in one thread (more are slower with small matrices) and from a seed; both are put back afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def finds_faults(
+    answer: Callable, rng: np.random.Generator, report: Callable, known: Collection[str], share: float, reports: int
+) -> None:
+    """Raise `Wrong` unless `answer` gives the set of faults of every report that `report(rng, faults)` makes up."""
+    for _ in range(reports):  # many: some faults show in few of them
+        faults = {fault for fault in known if rng.random() < share}
+        got = answer(report(rng, faults))
+        if isinstance(got, str) or not isinstance(got, Collection) or not set(got) <= set(known):
+            raise Wrong(f"Return a set of faults among {', '.join(map(repr, known))}, got {got!r}.")
+        if wrongly := set(got) - faults:
+            raise Wrong(f"A report without the fault {min(wrongly)!r} was said to have it.")
+        if missed := faults - set(got):
+            raise Wrong(f"The fault {min(missed)!r} of a report was not found.")
 
 
 def _short(array: np.ndarray) -> str:
