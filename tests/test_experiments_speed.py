@@ -90,6 +90,17 @@ def test_a_diverged_run_is_not_usable():
     assert max(higher_rates.usable(rows, "SGD", "he", "none")[2]) == 0.3
 
 
+def test_a_seed_without_a_usable_rate_gives_no_verdict_and_no_line():
+    def accuracy(setting, seed):
+        return 0.5 if seed == 2 and setting["norm"] == "none" else 0.8 - 0.1 * abs(log10(setting["lr"] / 0.1))
+
+    rows = made_up(accuracy)
+    assert higher_rates.usable(rows, "SGD", "he", "none", tolerance=0.08)[2] == []
+    assert "a seed has no value" in verdict(higher_rates, of_sgd(rows, higher_rates)).sentence
+    lines = higher_rates.figure(rows).axes[0].lines
+    assert sum(np.isnan(line.get_xdata()).all() for line in lines) == 6  # one in every condition
+
+
 def test_no_verdict_where_the_grid_ends_before_the_rates_of_the_network_without():
     flat = made_up(lambda s, seed: 0.8)
     assert verdict(higher_rates, of_sgd(flat, higher_rates)).word == "inconclusive"

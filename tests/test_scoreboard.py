@@ -275,7 +275,7 @@ def test_a_condition_without_a_value_has_a_row_of_dashes(results):
     made = conditions(row.module.DELTA)
     judged = experiments.verdict(made, row.module.DELTA)
     text = scoreboard.details(dataclasses.replace(row, judged=judged, comparisons=made))
-    assert "| diverged | – | – | inconclusive |" in text and "a diverged run has no value" in text
+    assert "| diverged | – | – | inconclusive |" in text and "a seed has no value" in text
 
 
 def test_a_row_links_to_its_chapter_where_the_contents_list_it(results, tmp_path, monkeypatch):

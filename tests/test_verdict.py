@@ -189,8 +189,8 @@ def test_delta_counts_and_its_boundary_belongs_to_neither_side():
         (condition("He", 0.02), "He: 1 of the 5 planned seeds"),
         (condition("He", *ABOVE[:4]), "He: 4 of the 5 planned seeds"),
         (condition("He"), "He: 0 of the 5 planned seeds"),
-        (condition("He", *ABOVE, None), "He: a diverged run has no value"),
-        (condition("He", *ABOVE[:4], math.nan), "He: a diverged run has no value"),
+        (condition("He", *ABOVE, None), "He: a seed has no value"),
+        (condition("He", *ABOVE[:4], math.nan), "He: a seed has no value"),
         (condition("He", *ABOVE, edges=("lr of 'with BN'",)), "the best lr of 'with BN' lies at the edge of its grid"),
     ],
 )

@@ -167,7 +167,7 @@ def words_of(comparison: _statistics.Comparison) -> str:
     c, difference = comparison, comparison.difference
     lines = [f"{c.name}: {c.metric} of {c.arms[0]} minus {c.arms[1]}", *c.chosen]
     if difference is None:
-        lines.append("no difference: a diverged run has no value, or no seed is in both arms")
+        lines.append("no difference: a seed has no value, or no seed is in both arms")
     elif difference.low is None:
         lines.append(f"{_statistics.amount(difference.mean, c.metric)} with one seed, which has no interval")
     else:

@@ -269,7 +269,7 @@ def verdict(
     - contradicted here: below −δ in every condition, or below δ if the claim needs more than that;
     - depends on `factor`: conditions come out differently, and their intervals do not overlap;
     - inconclusive: everything else; and whatever the numbers, while planned seeds are missing, a seed is without its
-      partner, a diverged run has no value, or a setting was chosen at the edge of its grid.
+      partner or without a value, or a setting was chosen at the edge of its grid.
 
     Args:
         delta: the smallest effect of interest δ, at least 0, in units of the metric.
@@ -332,7 +332,7 @@ def _lacks(comparison: Comparison, planned: int) -> list[str]:
     if len(comparison.seeds) < planned:
         reasons.append(f"{len(comparison.seeds)} of the {planned} planned seeds")
     elif comparison.difference is None:
-        reasons.append("a diverged run has no value")
+        reasons.append("a seed has no value")
     if comparison.edges:
         reasons.append(f"the best {' and '.join(comparison.edges)} lies at the edge of its grid")
     return [f"{comparison.name}: {', '.join(reasons)}"] if reasons else []

@@ -71,6 +71,7 @@ def comparisons(
 def figure(rows: list[dict]) -> Figure:
     """The usable rates of every arm: a line for each seed, from the lowest to the highest."""
     import matplotlib.pyplot as plt
+    import numpy as np
 
     from .. import plotting
 
@@ -82,7 +83,8 @@ def figure(rows: list[dict]) -> Figure:
             for k, rates in enumerate(of_seeds):
                 y = i + side * (0.06 + 0.3 * k / len(of_seeds))
                 label = arm if i == k == 0 else None
-                ax.plot([min(rates), max(rates)], [y, y], "|-", ms=4, lw=1.5, color=color, label=label)
+                ends = [min(rates), max(rates)] if rates else [np.nan, np.nan]  # a seed may have no usable rate
+                ax.plot(ends, [y, y], "|-", ms=4, lw=1.5, color=color, label=label)
     ax.set(xscale="log", xlabel="learning rate", ylim=(len(places) - 0.5, -0.5))
     ax.set_yticks(range(len(places)), [words(*place) for place in places])
     ax.grid(axis="y", visible=False)
