@@ -68,7 +68,7 @@ def figure(rows: list[dict]) -> Figure:
     places = conditions(rows)
     optimizers = list(dict.fromkeys(optimizer for optimizer, _ in places))
     picture, axes = plt.subplots(
-        len(INITS), len(optimizers), figsize=(6.4, 4.6), sharex=True, sharey=True, squeeze=False
+        len(INITS), len(optimizers), figsize=(6.4, 4.6), dpi=80, sharex=True, sharey=True, squeeze=False
     )
     for optimizer, init in places:
         ax = axes[list(INITS).index(init), optimizers.index(optimizer)]
