@@ -11,7 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class GhostBatchNorm1d(nn.BatchNorm1d):
+class _OfRows(nn.BatchNorm1d):
+    """Batch normalization whose training mode has statistics of `size` rows; those of evaluation stay as they are."""
+
+    def __init__(self, num_features: int, size: int) -> None:
+        super().__init__(num_features)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalized(x) if self.training else super().forward(x)
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """The output in training."""
+        raise NotImplementedError
+
+
+class GhostBatchNorm1d(_OfRows):
     """Batch normalization with the statistics of every `size` rows by themselves (Hoffer et al. 2017).
 
     Running statistics are left alone in training: see `exact_statistics`.
@@ -20,13 +35,7 @@ class GhostBatchNorm1d(nn.BatchNorm1d):
         ValueError: in training, a batch that is not made of whole groups of `size`.
     """
 
-    def __init__(self, num_features: int, size: int) -> None:
-        super().__init__(num_features)
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
+    def normalized(self, x: Tensor) -> Tensor:
         if len(x) % self.size:
             raise ValueError(f"x must have a multiple of {self.size} rows in training, got {len(x)}")
         ghosts = len(x) // self.size
@@ -44,16 +53,10 @@ class FrozenBatchNorm1d(nn.BatchNorm1d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps)
 
 
-class WholeSetBatchNorm1d(nn.BatchNorm1d):
+class WholeSetBatchNorm1d(_OfRows):
     """In training the mean and variance are those of the last `size` rows, for all rows; for `WholeSet`."""
 
-    def __init__(self, num_features: int, size: int) -> None:
-        super().__init__(num_features)
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
+    def normalized(self, x: Tensor) -> Tensor:
         var, mean = torch.var_mean(x[-self.size :], 0, correction=0)
         scale = self.weight * torch.rsqrt(var + self.eps)  # torch's own function has no gradient for given statistics
         return torch.addcmul(self.bias - mean * scale, x, scale)
