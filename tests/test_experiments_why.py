@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bnbook import experiments
-from bnbook.experiments import _explanations as E
+from bnbook import explanations as E
 from bnbook.experiments import _training as T
 from bnbook.experiments import covariate_shift as C
 from bnbook.experiments import landscape as L

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log10
 
-from . import Comparison, covariate_shift, landscape, noise, rate_tuning, select, verdict
-from ._statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED
-from .landscape import SAME_LOSS
-from .noise import BN, HELD, INITS, STANDARD
+from .experiments import Comparison, covariate_shift, landscape, noise, rate_tuning, select, verdict
+from .experiments._statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+from .experiments.landscape import SAME_LOSS
+from .experiments.noise import BN, HELD, INITS, STANDARD
 
 Rows = list[dict]
 
