@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._checks import check_bool, check_grad, check_integer, check_ndim, check_number, check_shape, float_arrays
+from ._threads import in_parts
 
 Array = np.ndarray
 
@@ -81,9 +82,15 @@ def _center(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
     rounding would show in x − μ, and everything is computed in float64.
     """
     m = prod(x.shape[a] for a in axes)
-    mean = _sum(axes, x) / max(m, 1)
-    xc = x - _along(x, mean)
-    var = _sum(axes, xc, xc) / max(m, 1)
+
+    def moments(x: Array, xc: Array) -> tuple[Array, Array]:
+        mean = _sum(axes, x) / max(m, 1)
+        np.subtract(x, _along(x, mean), out=xc)
+        var = _sum(axes, xc, xc) / max(m, 1)
+        return mean, var
+
+    xc = np.empty_like(x)
+    mean, var = in_parts(moments, axes, x, xc)
     if x.dtype == np.float32 and ((mean * mean > 100 * var) | np.isinf(var)).any():
         xc, mean, var, _ = _center(x.astype(np.float64), axes)
         xc = xc.astype(np.float32)
@@ -173,15 +180,21 @@ def batch_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array |
     check_grad(grad_y, xc.shape, xc.dtype)
     dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)
     scale = inv_std if weight is None else weight * inv_std
-    sum_g = _sum(axes, grad_y)
-    sum_g_xhat = _sum(axes, grad_y, xc) * inv_std
-    if cache.training:
-        grad_x = xc * _along(xc, -sum_g_xhat * inv_std / m)
-        grad_x += grad_y
-        grad_x -= _along(xc, sum_g / m)
-        grad_x *= _along(xc, scale)
-    else:
-        grad_x = grad_y * _along(grad_y, scale)
+
+    def gradients(xc: Array, grad_y: Array, inv_std: Array, scale: Array, grad_x: Array) -> tuple[Array, Array]:
+        sum_g = _sum(axes, grad_y)
+        sum_g_xhat = _sum(axes, grad_y, xc) * inv_std
+        if cache.training:
+            np.multiply(xc, _along(xc, -sum_g_xhat * inv_std / m), out=grad_x)
+            grad_x += grad_y
+            grad_x -= _along(xc, sum_g / m)
+            grad_x *= _along(xc, scale)
+        else:
+            np.multiply(grad_y, _along(grad_y, scale), out=grad_x)
+        return sum_g, sum_g_xhat
+
+    grad_x = np.empty_like(xc)
+    sum_g, sum_g_xhat = in_parts(gradients, axes, xc, grad_y, inv_std, scale, grad_x)
     grad_weight = None if weight is None else sum_g_xhat.ravel().astype(dtype)
     grad_bias = sum_g.ravel().astype(dtype) if cache.has_bias else None
     return grad_x, grad_weight, grad_bias
@@ -391,10 +404,15 @@ def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | N
 
 def _scale_and_shift(xc, inv_std, weight, bias, axes, *, training=True, centered=True, shape):
     """y = γ · xc · inv_std + β in two passes over memory, and the cache."""
+
+    def affine(xc: Array, scale: Array, bias: Array | None, y: Array) -> None:
+        np.multiply(xc, _along(xc, scale), out=y)
+        if bias is not None:
+            y += _along(xc, bias)
+
     scale = inv_std if weight is None else weight * inv_std
-    y = _times(xc, _along(xc, scale))
-    if bias is not None:
-        y += _along(xc, bias)
+    y = np.empty_like(xc)
+    in_parts(affine, axes, xc, scale, bias, y)
     return y.reshape(shape), NormCache(xc, inv_std, weight, bias is not None, axes, training, centered, shape)
 
 

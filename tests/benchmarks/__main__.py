@@ -201,7 +201,17 @@ def main() -> None:
         result = compare(make(), rounds)
         ratios = (f"{q[0]:.2f} ({q[1]:.2f} to {q[2]:.2f})" for _, q in (result["bnbook"], result["textbook"]))
         print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>20}' for r in ratios)}", flush=True)
-    shared = (n._center, n._sum, n._plan, n._scale_and_shift, n._times, n._inv_sqrt, n._update_running, n._per_channel)
+    shared = (
+        n._center,
+        n._sum,
+        n._plan,
+        n.in_parts,
+        n._scale_and_shift,
+        n._times,
+        n._inv_sqrt,
+        n._update_running,
+        n._per_channel,
+    )
     code = {
         "textbook": (TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel),
         "bnbook": (n.batch_norm, n.batch_norm_backward),
