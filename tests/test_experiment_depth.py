@@ -95,7 +95,7 @@ def test_bn_is_compared_with_the_same_network_and_initialization():
     rows = made_up(accuracy)
     found = [of(comparison) for comparison in D.comparisons(rows)]
     assert found == pytest.approx([0.3, -0.2, 0.6])
-    assert experiments.judge(rows).word == "depends on the network and its initialization"
+    assert experiments.judge(rows).word == "depends on the network and the initialization"
 
 
 def test_skipinit_is_compared_with_bn_in_the_residual_network(rows):

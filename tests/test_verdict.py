@@ -148,6 +148,33 @@ def test_every_outcome(conditions, more, word):
         assert f"{c.name} ({amount(c.difference.mean, c.metric)} [" in found.sentence
 
 
+FACTORS = "the optimizer", "the start", "the depth"
+
+
+@pytest.mark.parametrize(
+    "conditions, word",
+    [
+        ({"aax": ABOVE, "abx": ABOVE, "bax": ZERO, "bbx": ZERO}, "depends on the optimizer"),
+        ({"aax": ABOVE, "abx": ZERO, "bax": ZERO, "bbx": BELOW}, "depends on the optimizer and the start"),
+        ({"aax": ABOVE, "aay": BELOW, "abx": ZERO, "bax": BELOW}, "depends on the optimizer, the start and the depth"),
+        ({"aax": ABOVE, "bbx": ZERO}, "depends on the optimizer, the start and the depth"),  # nobody knows which
+        ({"aax": ABOVE, "bax": WIDE, "bby": BELOW}, "depends on the optimizer"),
+        ({"aax": ABOVE, "abx": (-0.01, 0.005, 0.02, 0.035, 0.05)}, "inconclusive"),
+    ],
+)
+def test_of_several_factors_it_names_those_that_matter(conditions, word):
+    """Two conditions that differ in one factor alone, and come out apart, say that it matters."""
+    named = [condition(name, *differences, levels=tuple(name)) for name, differences in conditions.items()]
+    found = judge(*named, factor=FACTORS)
+    assert found.word == word and found.sentence.lower().startswith(f"{word}:")
+
+
+def test_a_condition_without_a_level_for_each_factor_is_refused():
+    named = [condition("a", *ABOVE, levels=("a", "b", "c")), condition("b", *ZERO, levels=("a", "b"))]
+    with pytest.raises(ValueError, match="a level for each of 3 factors, 'b' has not"):
+        judge(*named, factor=FACTORS)
+
+
 def test_the_sentence_names_arms_numbers_and_seeds():
     found = judge(condition("default init", *ABOVE), condition("He init", *ZERO), factor="the initialization")
     assert found.sentence == (

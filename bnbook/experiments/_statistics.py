@@ -151,6 +151,7 @@ class Comparison:
     edges: tuple[str, ...] = ()  # which of them lie at the edge of their grid
     diverged: tuple[int, int] = (0, 0)  # how many runs of either arm did
     correct: tuple[Mapping[int, str], Mapping[int, str]] | None = None  # which test images were right, packed
+    levels: tuple = ()  # of the factors that the conditions vary, in their order
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -211,6 +212,7 @@ def compare(
     arms: tuple[str, str] = ("A", "B"),
     metric: str = "test_accuracy",
     chance: float | None = 0.1,
+    levels: tuple = (),
 ) -> Comparison:
     """The comparison of two arms in one condition, from the rows of one setting each or from a `Choice`.
 
@@ -238,6 +240,7 @@ def compare(
         edges=tuple(f"{edge} of {arm!r}" for arm, choice in choices for edge in choice.edge),
         diverged=tuple(sum(row["diverged"] for row in those) for those in rows),
         correct=tuple({row["seed"]: row["correct"] for row in those} for those in rows) if packed else None,
+        levels=levels,
     )
 
 
@@ -261,13 +264,13 @@ def verdict(
     *,
     planned: int = 2,
     needs_more: bool = True,
-    factor: str = "the condition",
+    factor: str | tuple[str, ...] = "the condition",
 ) -> Verdict:
     """Judge the claim that A is above B by δ.
 
     - supported here: the interval of the difference lies above δ in every condition;
     - contradicted here: below −δ in every condition, or below δ if the claim needs more than that;
-    - depends on `factor`: conditions come out differently, and their intervals do not overlap;
+    - depends on a factor: two conditions come out differently, and their intervals do not overlap;
     - inconclusive: everything else; and whatever the numbers, while planned seeds are missing, a seed is without its
       partner or without a value, or a setting was chosen at the edge of its grid.
 
@@ -275,11 +278,17 @@ def verdict(
         delta: the smallest effect of interest δ, at least 0, in units of the metric.
         planned: number of seeds planned beforehand, at least 2.
         needs_more: whether an advantage smaller than δ is too small for the claim.
+        factor: what the conditions vary; of several, whose values are the `levels` of a comparison, the verdict names
+            those that alone separate two conditions (all, where only several together do).
 
     Raises:
-        ValueError: no comparison, two of one name, of different metrics or arms, or arguments out of range.
+        ValueError: no comparison, two of one name, of different metrics or arms, without a level for each factor, or
+            arguments out of range.
     """
     _check(comparisons, delta, planned)
+    factors = (factor,) if isinstance(factor, str) else tuple(factor)
+    if len(factors) > 1 and (wrong := [c.name for c in comparisons if len(c.levels) != len(factors)]):
+        raise ValueError(f"comparisons must have a level for each of {len(factors)} factors, {wrong[0]!r} has not")
     subject = f"{_metric(comparisons[0].metric)} of {comparisons[0].arms[0]!r} minus that of {comparisons[0].arms[1]!r}"
     if reasons := [reason for comparison in comparisons for reason in _lacks(comparison, planned)]:
         undecided = dict.fromkeys((comparison.name for comparison in comparisons), INCONCLUSIVE)
@@ -298,7 +307,8 @@ def verdict(
     }
     parts = [f"{where[o]} with {_effects(those)}" for o, those in by_outcome.items() if those]
     if len(set(outcomes.values())) > 1:
-        word = f"depends on {factor}" if _conditions_differ(comparisons, outcomes) else INCONCLUSIVE
+        apart = _apart(comparisons, outcomes)
+        word = f"depends on {_and(_responsible(apart, factors))}" if apart else INCONCLUSIVE
     else:
         word = outcomes[comparisons[0].name]
     counts = sorted({len(comparison.seeds) for comparison in comparisons})
@@ -349,16 +359,29 @@ def _above(value: float, limit: float) -> bool:
     return value > limit and not math.isclose(value, limit, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _conditions_differ(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> bool:
-    """Whether two conditions with different outcomes have intervals that do not overlap.
+def _apart(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> list[tuple[Comparison, Comparison]]:
+    """The pairs of conditions that have different outcomes and intervals that do not overlap.
 
     That one interval lies above δ and another does not quite is no difference between the two.
     """
-    return any(
-        outcomes[one.name] != outcomes[other.name] and one.difference.low > other.difference.high
+    return [
+        (one, other)
         for one in comparisons
         for other in comparisons
-    )
+        if outcomes[one.name] != outcomes[other.name] and one.difference.low > other.difference.high
+    ]
+
+
+def _responsible(apart: Sequence[tuple[Comparison, Comparison]], factors: tuple[str, ...]) -> list[str]:
+    """The factors of which one alone separates a pair; all of them where none does."""
+    if len(factors) == 1:
+        return list(factors)
+    differ = [
+        [factor for factor, a, b in zip(factors, one.levels, other.levels, strict=True) if a != b]
+        for one, other in apart
+    ]
+    alone = {names[0] for names in differ if len(names) == 1}
+    return [factor for factor in factors if factor in alone or not alone]
 
 
 # Words
@@ -394,6 +417,10 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 def _words(names: Sequence[str], values: Sequence) -> str:
     return ", ".join(f"{name} {_plain(value)}" for name, value in zip(names, values, strict=True))
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + [words[-1]])
 
 
 def _plain(value: object) -> str:

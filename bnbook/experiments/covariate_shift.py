@@ -22,7 +22,7 @@ SOURCE = "ioffe2015batch"
 CHAPTER, ROWS = 17, "landscape"
 METRIC = "stability_in_decades"
 DELTA = 0.1  # a factor of about 1.25, as for smoothness
-FACTOR = "the initialization, the definition and what is held equal"
+FACTOR = "the initialization", "the definition", "what is held equal"
 
 DEFINITIONS = {"distribution_shift": "distributions", "gradient_shift": "gradients"}
 

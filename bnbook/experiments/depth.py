@@ -27,7 +27,7 @@ NETWORK = "fully connected, ReLU, hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 312  # two epochs of 156 updates
 WIDTH = 128
 METRIC, DELTA = "test_accuracy", 0.005
-FACTOR = "the network and its initialization"
+FACTOR = "the network", "the initialization"
 PRIMARY_DEPTH = 40
 GUESSING = 0.15  # an arm whose validation accuracy is below this at every rate has learned nothing at any
 
@@ -110,6 +110,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             chosen(rows, PRIMARY_DEPTH, network=kind, init=init, norm="batch"),
             chosen(rows, PRIMARY_DEPTH, network=kind, init=init, norm="none"),
             arms=("with BN", "without BN"),
+            levels=(kind, init),
         )
         for kind, init in conditions
     ]

@@ -23,7 +23,7 @@ CLAIM = (
 SOURCE = "li2019understanding"
 CHAPTER, ROWS = 16, "placement"
 METRIC, DELTA = "accuracy", 0.005
-FACTOR = "the activation and what stands between dropout and BN"
+FACTOR = "the activation", "what stands between dropout and BN"
 
 ARMS = ("statistics with dropout off", "statistics with dropout on")
 ORDERS = {  # words: (place of BN, place of dropout)
@@ -50,6 +50,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
                     chosen=(str(choice),),
                     edges=tuple(f"{edge} of {WORDS[activation]}, dropout {order}" for edge in choice.edge),
                     diverged=(diverged, diverged),
+                    levels=(activation, order),
                 )
             )
     return result

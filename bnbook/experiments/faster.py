@@ -26,7 +26,7 @@ SOURCE = "ioffe2015batch"
 CHAPTER, ROWS = 11, "learning_rate"
 METRIC = "log10_of_the_speed"  # speed: one over the number of updates
 DELTA = 0.1  # a factor of about 1.25: fewer updates are no gain where each takes so much longer
-FACTOR = "the optimizer and the initialization"
+FACTOR = "the optimizer", "the initialization"
 
 MARGIN = 0.01  # of the mark below the mean final accuracy without BN, so that noise seldom keeps a seed from it
 CHANCE = 0.1
@@ -50,12 +50,12 @@ def mark(rows: Sequence[Mapping], optimizer: str, init: str) -> float:
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Speed with BN minus without in powers of ten, each arm at its own best rate."""
     result = []
-    for optimizer, init in conditions(rows):
-        goal = mark(rows, optimizer, init)
-        choices = [at_best_rate(rows, optimizer, init, norm) for norm in NORMS.values()]
+    for place in conditions(rows):
+        goal = mark(rows, *place)
+        choices = [at_best_rate(rows, *place, norm) for norm in NORMS.values()]
         a, b = ({row["seed"]: -log10(needed(row, goal)) for row in choice.rows} for choice in choices)
         edges = tuple(f"lr of {arm!r}" for arm, choice in zip(NORMS, choices, strict=True) if choice.edge)
-        result.append(Comparison(words(optimizer, init), a, b, arms=tuple(NORMS), metric=METRIC, edges=edges))
+        result.append(Comparison(words(*place), a, b, arms=tuple(NORMS), metric=METRIC, edges=edges, levels=place))
     return result
 
 

@@ -34,7 +34,7 @@ NETWORK = "fully connected, hidden layers of 128, no skip connections"
 BATCH_SIZE, STEPS = 128, 0
 METRIC, DELTA = "evenness_in_decades", 0.5  # a factor of about three: what would ask for another learning rate
 CHANCE = None  # what is not finite has no value
-FACTOR = "the initialization"
+FACTOR = "the initialization", "the depth"
 
 WIDTH = 128
 DEPTHS = (10, 20, 40, 80)
@@ -118,6 +118,7 @@ def comparisons(rows: list[dict], activation: str = "relu") -> list[Comparison]:
             arms=tuple(ARMS),
             metric=METRIC,
             chance=None,
+            levels=(init, depth),
         )
         for init in STARTS[activation]
         for depth in DEEP

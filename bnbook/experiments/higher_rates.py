@@ -18,7 +18,7 @@ SOURCE = "ioffe2015batch"
 CHAPTER, ROWS = 11, "learning_rate"
 METRIC = "log10_of_the_highest_usable_rate"
 DELTA = log10(5)  # "much higher": the smaller of the two increases in the paper was five times
-FACTOR = "the optimizer and the initialization"
+FACTOR = "the optimizer", "the initialization"
 
 TOLERANCE = 0.02  # of validation accuracy, below the arm's mean at its best rate
 
@@ -63,6 +63,7 @@ def comparisons(
                 arms=tuple(NORMS),
                 metric=metric,
                 edges=("usable rate of 'without BN'",) if hidden else (),
+                levels=(optimizer, init),
             )
         )
     return result

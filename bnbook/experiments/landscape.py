@@ -40,7 +40,7 @@ BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
 METRIC = "smoothness_in_decades"
 DELTA = 0.1  # a factor of about 1.25, as for speed in chapter 11: so much more rate, less is not "significantly"
 CHANCE = None
-FACTOR = "the initialization and what is held equal"
+FACTOR = "the initialization", "what is held equal"
 
 NORMS = {"with BN": "batch", "without BN": "none"}
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -284,6 +284,7 @@ def comparisons(
                     metric=metric,
                     edges=tuple(edges),
                     diverged=tuple(sum(row["diverged"] for row in runs) for runs, _ in arms),
+                    levels=(init, words, what) if words else (init, what),
                 )
             )
     return result

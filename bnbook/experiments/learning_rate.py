@@ -36,7 +36,7 @@ NETWORK = "CNN of chapter 8"
 BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
 MARKS = (20, 39, 78, 117, 156, 234, 312, 390)  # updates after which the validation accuracy is taken
 METRIC, DELTA = "test_accuracy", 0.005
-FACTOR = "the optimizer and the initialization"
+FACTOR = "the optimizer", "the initialization"
 
 NORMS = {"with BN": "batch", "without BN": "none"}
 INITS = {"default": "default init", "he": "He"}
@@ -110,6 +110,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             words(optimizer, init),
             *(at_best_rate(rows, optimizer, init, norm) for norm in NORMS.values()),
             arms=tuple(NORMS),
+            levels=(optimizer, init),
         )
         for optimizer, init in conditions(rows)
     ]

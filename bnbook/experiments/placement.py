@@ -29,7 +29,7 @@ NETWORK = "fully connected, five hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 312  # four epochs of 78 updates
 WIDTHS = (128,) * 5
 METRIC, DELTA = "test_accuracy", 0.005
-FACTOR = "the activation and the initialization"
+FACTOR = "the activation", "the initialization"
 
 FIT = {"relu": "he", "tanh": "xavier", "sigmoid": "xavier"}  # the initialization that is meant for each activation
 WORDS = {
@@ -140,6 +140,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             words(activation, init),
             *(at_best_rate(rows, activation, init, place) for place in (BEFORE, AFTER)),
             arms=(BEFORE, AFTER),
+            levels=(activation, "default" if init == "default" else "fitting"),
         )
         for activation, fit in FIT.items()
         for init in ("default", fit)

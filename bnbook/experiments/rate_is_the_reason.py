@@ -24,7 +24,7 @@ SOURCE = "bjorck2018understanding"
 CHAPTER, ROWS = 11, "learning_rate"
 METRIC, DELTA = "gain_in_test_accuracy", 0.005
 NEEDS_MORE = False  # where the two parts are alike, or there is no gain, the claim is neither right nor wrong
-FACTOR = "the optimizer and the initialization"
+FACTOR = "the optimizer", "the initialization"
 
 PARTS = ("the change of rate", "BN at the same rate")
 
@@ -50,11 +50,11 @@ def gains(rows: Sequence[Mapping], optimizer: str, init: str) -> Gains:
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """The part of the gain that comes with the change of rate minus the part that is there without it."""
     result = []
-    for optimizer, init in conditions(rows):
-        parts = gains(rows, optimizer, init)
+    for place in conditions(rows):
+        parts = gains(rows, *place)
         a, b = ({seed: part.a[seed] - part.b[seed] for seed in part.seeds} for part in parts)
         edges = tuple(edge for part in parts for edge in part.edges)
-        result.append(Comparison(words(optimizer, init), a, b, arms=PARTS, metric=METRIC, edges=edges))
+        result.append(Comparison(words(*place), a, b, arms=PARTS, metric=METRIC, edges=edges, levels=place))
     return result
 
 

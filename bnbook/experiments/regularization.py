@@ -36,7 +36,7 @@ DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels"
 NETWORK = "fully connected, 196-256-256-10, ReLU"
 BATCH_SIZE, STEPS = 128, 300
 METRIC, DELTA = "test_accuracy", 0.005
-FACTOR = "the number of training images and the initialization"
+FACTOR = "the number of training images", "the initialization"
 
 IMAGES = (256, 1024)
 NORMS = {"with BN": "batch", "without BN": "none"}
@@ -176,6 +176,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             f"{images:,} images, {words}",
             *(arm(rows, images, norm, init=init) for norm in NORMS.values()),
             arms=tuple(NORMS),
+            levels=(images, init),
         )
         for images in sizes(rows)
         for init, words in INITS.items()
