@@ -145,12 +145,13 @@ def table(rows: Sequence[Row]) -> str:
 def details(row: Row) -> str:
     """Claim, setting, effects with intervals, and verdict of a row."""
     module, updates = row.module, f"{row.module.STEPS:,}" if row.module.STEPS else "no"
-    delta = f"{amount(module.DELTA, module.METRIC, sign=False)} ({module.METRIC.replace('_', ' ')})"
+    delta = f"{_amount(module.DELTA, module.METRIC, sign=False)}, {module.METRIC.replace('_', ' ')}"
+    less = "less contradicts the claim" if module.NEEDS_MORE else "below −δ the claim is contradicted"
     parts = [
         f"> “{module.CLAIM}”",
         f"**Question.** {module.QUESTION} See {_chapter(row)}.",
         f"**Our setting.** {module.DATASET}; {module.NETWORK}; {updates} updates; {module.SEEDS} paired seeds; smallest"
-        f" effect of interest δ = {delta}.",
+        f" effect of interest δ = {delta}; {less}.",
     ]
     if row.comparisons:
         first = row.comparisons[0]
@@ -169,7 +170,13 @@ def _effect(comparison: Comparison, outcome: str) -> tuple[str, str, str, str]:
     word = outcome.removesuffix(" here")
     if difference is None or difference.low is None:
         return comparison.name, "–", "–", word
-    return comparison.name, amount(difference.mean, metric), interval(difference.low, difference.high, metric), word
+    return comparison.name, _amount(difference.mean, metric), interval(difference.low, difference.high, metric), word
+
+
+def _amount(value: float, metric: str, sign: bool = True) -> str:
+    """As the verdict has it; powers of ten also as the factor that they are."""
+    factor = f" ({10**value:.2g} times)" if "log10" in metric or "decades" in metric else ""
+    return amount(value, metric, sign) + factor
 
 
 def _outcomes(row: Row) -> list[str]:
