@@ -167,7 +167,9 @@ def test_a_complete_row_has_the_verdict_of_judge(results):
     assert expected.sentence in text and row.module.CLAIM in text
     for comparison in row.module.comparisons(experiments.load("gradients")):
         outcome = expected.outcomes[comparison.name].removesuffix(" here")
-        assert re.search(rf"^\| {re.escape(comparison.name)} \| \S+ \| \[.*\] \| {outcome} \|$", text, flags=re.M)
+        line = rf"^\| {re.escape(comparison.name)} \| \S+ \((\S+) times\) \| \[.*\] \| {outcome} \|$"
+        found = re.search(line, text, flags=re.M)
+        assert float(found[1]) == pytest.approx(10**comparison.difference.mean, rel=0.05)  # decades, in two digits
 
 
 def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
