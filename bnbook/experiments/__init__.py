@@ -22,8 +22,7 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     SEEDS = 5                  planned before the first row; fewer give no verdict
     CHANCE = 0.1               what a diverged run counts as in METRIC and in validation; None: it has no value
     NEEDS_MORE = True          an advantage below δ is not what the claim says (False: the claim is content with one)
-    FACTOR = "the condition"   what the conditions vary: "depends on the initialization"; if several things, a tuple of
-                               them, and each comparison has their `levels`
+    FACTOR = "the condition"   what the conditions vary; of several things a tuple, and a comparison has their `levels`
 
     def grid(quick: bool = False) -> list[dict]:
         '''The settings: flat dicts of strings, numbers, booleans and None, the same keys in each; quick: minutes.'''
