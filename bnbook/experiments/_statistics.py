@@ -218,6 +218,7 @@ def compare(
 
     Args:
         chance: what a diverged run counts as; with None the condition has no interval then.
+        levels: of the factors that the conditions vary, in the order of FACTOR.
 
     Raises:
         Incomplete: an arm without rows.

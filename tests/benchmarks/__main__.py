@@ -201,21 +201,11 @@ def main() -> None:
         result = compare(make(), rounds)
         ratios = (f"{q[0]:.2f} ({q[1]:.2f} to {q[2]:.2f})" for _, q in (result["bnbook"], result["textbook"]))
         print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>20}' for r in ratios)}", flush=True)
-    shared = (
-        n._center,
-        n._sum,
-        n._plan,
-        n.in_parts,
-        n._scale_and_shift,
-        n._times,
-        n._inv_sqrt,
-        n._update_running,
-        n._per_channel,
-    )
+    shared = (n._center, n._sum, n._plan, n.in_parts, n._along, n._scale_and_shift, n._inv_sqrt, n._update_running)
     code = {
         "textbook": (TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel),
         "bnbook": (n.batch_norm, n.batch_norm_backward),
-        "what bnbook's normalizations share": shared,
+        "what bnbook's normalizations share": (*shared, n._per_channel),
         "its checks of the arguments": (n._check_batch_norm,),
     }
     print("\nIn brackets the middle half of the rounds; below 1 is faster than PyTorch eager in its own NCHW memory.")
