@@ -74,7 +74,7 @@ def test_an_arm_that_never_learns_has_no_edge_at_rate_zero():
     assert choice.values == {"lr": 0.0} and choice.edge == ()
 
 
-def test_usable_decades_are_the_unbroken_range_around_hes_scale():
+def test_usable_scales_are_the_unbroken_range_around_hes_scale():
     good = {"none": (0.316, 1.0), "batch": (0.01, 0.1, 0.316, 1.0, 3.16)}  # 0.0316 is missing: a gap
 
     def accuracy(setting, seed):
@@ -83,12 +83,12 @@ def test_usable_decades_are_the_unbroken_range_around_hes_scale():
         return 0.8 - 0.001 * seed if setting["scale"] in good[setting["norm"]] else None if seed == 1 else 0.7
 
     rows = made_up(accuracy)
-    assert init_scale.usable_decades(rows, "none") == dict.fromkeys(range(3), 0.5)
-    assert init_scale.usable_decades(rows, "batch") == dict.fromkeys(range(3), 1.5)
-    assert init_scale.usable_decades(rows, "batch", tolerance=0.2)[0] == 3.0
+    assert init_scale.usable_scales(rows, "none") == dict.fromkeys(range(3), (0.316, 1.0))
+    assert init_scale.usable_scales(rows, "batch") == dict.fromkeys(range(3), (0.1, 3.16))
+    assert init_scale.usable_scales(rows, "batch", tolerance=0.2)[0] == (0.01, 10.0)
     lacking = [r for r in rows if (r["seed"], r["setting"]["scale"], r["setting"]["lr"]) != (2, 10.0, 0.1)]
     with pytest.raises(Incomplete, match="scale 10 has no row of seed 2"):
-        init_scale.usable_decades(lacking, "none")
+        init_scale.usable_scales(lacking, "none")
 
 
 def test_the_figure_shows_both_arms_by_both_optimizers():

@@ -23,12 +23,14 @@ CLAIM = (
 SOURCE = "li2019understanding"
 CHAPTER, ROWS = 16, "placement"
 METRIC, DELTA = "accuracy", 0.005
-FACTOR = "the activation", "what stands between dropout and BN"
+FACTOR = "the activation", "the order"
 
 ARMS = ("statistics with dropout off", "statistics with dropout on")
-ORDERS = {  # words: (place of BN, place of dropout)
-    "with a linear layer between": (BEFORE, "end"),
-    "right before BN": (AFTER, "norm"),
+ORDERS = {  # of a layer: (place of BN, place of dropout)
+    "linear→BN→act→dropout": (BEFORE, "end"),
+    "linear→act→BN→dropout": (AFTER, "end"),
+    "linear→act→dropout→BN": (AFTER, "norm"),
+    "linear→dropout→BN→act": (BEFORE, "norm"),
 }
 
 
@@ -40,15 +42,16 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             choice = at_best_rate(rows, activation, fit, place, dropout)
             a, b = ({row["seed"]: row[f"accuracy_dropout_{mode}"] for row in choice.rows} for mode in ("off", "on"))
             diverged = sum(row["diverged"] for row in choice.rows)
+            name = f"{WORDS[activation]}, {order}"
             result.append(
                 Comparison(
-                    f"{WORDS[activation]}, dropout {order}",
+                    name,
                     a,
                     b,
                     arms=ARMS,
                     metric=METRIC,
                     chosen=(str(choice),),
-                    edges=tuple(f"{edge} of {WORDS[activation]}, dropout {order}" for edge in choice.edge),
+                    edges=tuple(f"{edge} of {name}" for edge in choice.edge),
                     diverged=(diverged, diverged),
                     levels=(activation, order),
                 )
@@ -62,11 +65,12 @@ def figure(rows: list[dict]) -> Figure:
 
     from .. import plotting
 
-    picture, ax = plt.subplots(figsize=(6, 3.6))
+    picture, ax = plt.subplots(figsize=(6, 4.4))
     found = comparisons(rows)
+    colors = plotting.BLUE, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
     for at, comparison in enumerate(found):
         values = [100 * (comparison.a[seed] - comparison.b[seed]) for seed in comparison.seeds]
-        color = (plotting.BLUE, plotting.PURPLE)[at % 2]
+        color = colors[at % len(colors)]
         ax.plot(values, [at - 0.15] * len(values), "o", color=color, ms=4, alpha=0.6)
         difference = comparison.difference
         if difference.low is not None:
@@ -74,7 +78,7 @@ def figure(rows: list[dict]) -> Figure:
         ax.plot(100 * difference.mean, at + 0.15, "D", color=color, ms=6)
     ax.axvline(0, color="k", lw=1)
     ax.axvline(100 * DELTA, color="k", lw=1, ls=":")
-    ax.set_yticks(range(len(found)), [comparison.name.replace(", ", ",\n") for comparison in found], fontsize=9)
+    ax.set_yticks(range(len(found)), [comparison.name for comparison in found], fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel("gain in test accuracy (points)")
     return picture

@@ -7,7 +7,7 @@ network is trained at every rate of a wide grid, by SGD and by Adam.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -137,18 +137,20 @@ def comparisons(rows: list[dict], optimizer: str = "SGD") -> list[Comparison]:
     ]
 
 
-def usable_decades(rows: list[dict], norm: str, optimizer: str = "SGD", tolerance: float = 0.02) -> dict[int, float]:
-    """How far the scale may go, by seed, when the rate stays: decades around He's scale that cost at most `tolerance`.
+def usable_scales(
+    rows: list[dict], norm: str, optimizer: str = "SGD", tolerance: float = 0.02
+) -> dict[int, tuple[float, float]]:
+    """How far the scale may go when the rate stays: by seed, the least and the greatest that cost at most `tolerance`.
 
     The rate is the one that validation chooses at He's scale; what is lost is validation accuracy, beside that scale
-    and the same seed. Only an unbroken range counts, from the least to the greatest scale in it.
+    and the same seed. Only an unbroken range around He's scale counts. It may end where the scales that were tried do.
 
     Raises:
         Incomplete: a scale has no row of a seed.
     """
     chosen = at_best_rate(rows, optimizer, {"init": "he", "scale": 1.0}, norm)
     scales = [start["scale"] for start in starts(optimizer) if start["init"] == "he"]
-    middle, decades = scales.index(1.0), {}
+    middle, usable = scales.index(1.0), {}
     for row in chosen.rows:
         accuracy = []
         for scale in scales:
@@ -163,8 +165,8 @@ def usable_decades(rows: list[dict], norm: str, optimizer: str = "SGD", toleranc
             low -= 1
         while high < len(scales) - 1 and good[high + 1]:
             high += 1
-        decades[row["seed"]] = round(log10(scales[high] / scales[low]), 2)
-    return decades
+        usable[row["seed"]] = scales[low], scales[high]
+    return usable
 
 
 def figure(rows: list[dict]) -> Figure:
