@@ -126,5 +126,5 @@ def figure(rows: list[dict]) -> Figure:
         ax.set(title=title, xlabel="thousand updates", ylim=(0, 1))
         ax.title.set_fontsize(10)
     axes[0].set_ylabel("validation accuracy")
-    axes[0].legend(loc="lower right")
+    axes[0].legend(loc="center right")
     return picture
