@@ -516,3 +516,13 @@ def test_check_reports(repo: Path, chapter: NotebookNode) -> None:
     tool.write(chapter, repo / "bad.ipynb")
     done = nb_command(repo, "check", "bad.ipynb")
     assert done.returncode == 1 and "execution counts" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_text_goes_into_a_pipe_and_does_not_replace_it(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    tool.write_text("a chapter", pipe)
+    assert os.read(reader, 99) == b"a chapter" and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+    os.close(reader)

@@ -68,6 +68,9 @@ def write(nb: NotebookNode, path: str | Path) -> None:
 def write_text(text: str, path: str | Path) -> None:
     """Write a file through a temporary one beside it, so that an interruption never leaves half of it."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or /dev/null must stay what it is
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
