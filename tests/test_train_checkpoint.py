@@ -165,16 +165,6 @@ def test_the_file_is_replaced_only_when_the_new_one_is_on_the_disk(tmp_path, mon
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    checkpoint.write_atomically(pipe, b"content")
-    assert os.read(reader, 99) == b"content" and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
-    os.close(reader)
-
-
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     quiet(checkpoint=tmp_path)
     before = (tmp_path / checkpoint.NAME).read_bytes()

@@ -24,13 +24,7 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it.
-
-    What is no file, such as a pipe or /dev/null, is written to and stays what it is.
-    """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(content)
-        return
+    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it."""
     temporary = path.with_name(path.name + ".partial")
     with open(temporary, "wb") as file:
         file.write(content)
