@@ -27,6 +27,7 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     "It makes training faster.": {
         "faster": "Fewer updates to the same accuracy",
         "learning_rate": "A better network in the end",
+        "full_size": "A better network at full size",
         "sigmoid": "The first experiment of the paper",
     },
     "It allows higher learning rates.": {
