@@ -75,11 +75,14 @@ def _sum(axes: tuple[int, ...], *operands: Array) -> Array:
     return np.einsum(subscripts, *operands).sum(axis=outer, dtype=np.float64).reshape(shape)
 
 
-def _center(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
-    """x − μ, μ, σ² and m: two passes, so that σ² survives a mean far larger than σ (Chan, Golub & LeVeque 1983).
+def _normalize(
+    x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, shape: tuple[int, ...]
+) -> tuple[Array, NormCache, Array, Array, int]:
+    """y and the cache, μ, σ² and m. A part of x is normalized to the end while its thread has it at hand.
 
-    Sums in float32 will do while |μ| ≤ 10 σ and no square overflows; beyond that, a constant channel included, their
-    rounding would show in x − μ, and everything is computed in float64.
+    x − μ comes first and σ² from it: two passes, so that σ² survives a mean far larger than σ (Chan, Golub & LeVeque
+    1983). Sums in float32 will do while |μ| ≤ 10 σ and no square overflows; beyond that, a constant channel included,
+    their rounding would show in x − μ, and everything is computed in float64.
     """
     m = prod(x.shape[a] for a in axes)
 
@@ -89,12 +92,29 @@ def _center(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
         var = _sum(axes, xc, xc) / max(m, 1)
         return mean, var
 
-    xc = np.empty_like(x)
-    mean, var = in_parts(moments, axes, x, xc)
-    if x.dtype == np.float32 and ((mean * mean > 100 * var) | np.isinf(var)).any():
-        xc, mean, var, _ = _center(x.astype(np.float64), axes)
-        xc = xc.astype(np.float32)
-    return xc, mean, var, m
+    def rough(mean: Array, var: Array) -> bool:
+        return x.dtype == np.float32 and bool(((mean * mean > 100 * var) | np.isinf(var)).any())
+
+    def forward(x: Array, weight: Array | None, bias: Array | None, xc: Array, y: Array) -> tuple[Array, Array]:
+        mean, var = moments(x, xc)
+        if not rough(mean, var):
+            _affine(xc, _inv_sqrt(var, eps), weight, bias, y)
+        return mean, var
+
+    xc, y = np.empty_like(x), np.empty_like(x)
+    mean, var = in_parts(forward, axes, x, weight, bias, xc, y)
+    if rough(mean, var):
+        wide = x.astype(np.float64)
+        mean, var = in_parts(moments, axes, wide, wide)
+        xc = wide.astype(np.float32)
+        in_parts(_affine, axes, xc, _inv_sqrt(var, eps), weight, bias, y)
+    return (
+        y.reshape(shape),
+        NormCache(xc, _inv_sqrt(var, eps), weight, bias is not None, axes, shape=shape),
+        mean,
+        var,
+        m,
+    )
 
 
 # --- batch normalization ---------------------------------------------------------------------------------------------
@@ -142,16 +162,14 @@ def batch_norm(
     check_bool("training", training)
     _check_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     axes = (0, *range(2, x.ndim))
-    if training:
-        xc, mean, var, m = _center(x, axes)
-        if running_mean is not None and m > 0:
-            _update_running(running_mean, mean.ravel(), momentum)
-            _update_running(running_var, var.ravel() * (m / (m - 1)), momentum)
-    else:
-        xc = x - _per_channel(running_mean, x)
-        var = _per_channel(running_var, x).astype(np.float64)
     weight, bias = _per_channel(weight, x), _per_channel(bias, x)
-    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=training, shape=x.shape)
+    if not training:
+        return _by_running(x, running_mean, running_var, weight, bias, axes, eps)
+    y, cache, mean, var, m = _normalize(x, weight, bias, axes, eps, x.shape)
+    if running_mean is not None and m > 0:
+        _update_running(running_mean, mean.ravel(), momentum)
+        _update_running(running_var, var.ravel() * (m / (m - 1)), momentum)
+    return y, cache
 
 
 @float_arrays()
@@ -231,8 +249,7 @@ def layer_norm(
     Source: Ba, Kiros & Hinton (2016), equation 3.
     """
     axes = _check_normalized_shape(x, normalized_shape, weight, bias, eps)
-    xc, _, var, _ = _center(x, axes)
-    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, shape=x.shape)
+    return _normalize(x, weight, bias, axes, eps, x.shape)[:2]
 
 
 @float_arrays()
@@ -285,10 +302,7 @@ def group_norm(
     split = x.reshape(n, groups, channels // groups, *positions)
     shared = (1, groups, channels // groups) + (1,) * len(positions)
     axes = tuple(range(2, split.ndim))
-    xc, _, var, _ = _center(split, axes)
-    return _scale_and_shift(
-        xc, _inv_sqrt(var, eps), _reshape(weight, shared), _reshape(bias, shared), axes, shape=x.shape
-    )
+    return _normalize(split, _reshape(weight, shared), _reshape(bias, shared), axes, eps, x.shape)[:2]
 
 
 @float_arrays()
@@ -345,16 +359,14 @@ def instance_norm(
         per="image and channel",
     )
     axes = tuple(range(2, x.ndim))
-    if use_input_stats:
-        xc, mean, var, m = _center(x, axes)
-        if running_mean is not None and x.size > 0:
-            _update_running(running_mean, mean.mean(0).ravel(), momentum)
-            _update_running(running_var, var.mean(0).ravel() * (m / (m - 1)), momentum)
-    else:
-        xc = x - _per_channel(running_mean, x)
-        var = _per_channel(running_var, x).astype(np.float64)
     weight, bias = _per_channel(weight, x), _per_channel(bias, x)
-    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=use_input_stats, shape=x.shape)
+    if not use_input_stats:
+        return _by_running(x, running_mean, running_var, weight, bias, axes, eps)
+    y, cache, mean, var, m = _normalize(x, weight, bias, axes, eps, x.shape)
+    if running_mean is not None and x.size > 0:
+        _update_running(running_mean, mean.mean(0).ravel(), momentum)
+        _update_running(running_var, var.mean(0).ravel() * (m / (m - 1)), momentum)
+    return y, cache
 
 
 @float_arrays()
@@ -402,18 +414,25 @@ def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | N
 # --- what they share -------------------------------------------------------------------------------------------------
 
 
+def _by_running(x, running_mean, running_var, weight, bias, axes, eps) -> tuple[Array, NormCache]:
+    """Evaluation: the running statistics in the place of μ and σ²."""
+    xc = x - _per_channel(running_mean, x)
+    var = _per_channel(running_var, x).astype(np.float64)
+    return _scale_and_shift(xc, _inv_sqrt(var, eps), weight, bias, axes, training=False, shape=x.shape)
+
+
 def _scale_and_shift(xc, inv_std, weight, bias, axes, *, training=True, centered=True, shape):
-    """y = γ · xc · inv_std + β in two passes over memory, and the cache."""
-
-    def affine(xc: Array, scale: Array, bias: Array | None, y: Array) -> None:
-        np.multiply(xc, _along(xc, scale), out=y)
-        if bias is not None:
-            y += _along(xc, bias)
-
-    scale = inv_std if weight is None else weight * inv_std
+    """y of a given x − μ, and the cache."""
     y = np.empty_like(xc)
-    in_parts(affine, axes, xc, scale, bias, y)
+    in_parts(_affine, axes, xc, inv_std, weight, bias, y)
     return y.reshape(shape), NormCache(xc, inv_std, weight, bias is not None, axes, training, centered, shape)
+
+
+def _affine(xc: Array, inv_std: Array, weight: Array | None, bias: Array | None, y: Array) -> None:
+    """y = γ · xc · inv_std + β in two passes over memory."""
+    np.multiply(xc, _along(xc, inv_std if weight is None else weight * inv_std), out=y)
+    if bias is not None:
+        y += _along(xc, bias)
 
 
 def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple[Array, Array | None, Array | None]:

@@ -201,7 +201,8 @@ def main() -> None:
         result = compare(make(), rounds)
         ratios = (f"{q[0]:.2f} ({q[1]:.2f} to {q[2]:.2f})" for _, q in (result["bnbook"], result["textbook"]))
         print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>20}' for r in ratios)}", flush=True)
-    shared = (n._center, n._sum, n._plan, n.in_parts, n._along, n._scale_and_shift, n._inv_sqrt, n._update_running)
+    shared = (n._normalize, n._sum, n._plan, n.in_parts, n._along, n._affine, n._by_running, n._scale_and_shift)
+    shared += (n._inv_sqrt, n._update_running)
     code = {
         "textbook": (TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel),
         "bnbook": (n.batch_norm, n.batch_norm_backward),
