@@ -42,7 +42,7 @@ def test_each_network_has_the_rate_that_validation_chose():
 
 def test_the_grid_goes_beyond_the_rates_of_the_ladder():
     grid = full_size.grid()
-    assert len(grid) == 10 and {s["epochs"] for s in grid} == {full_size.EPOCHS}
+    assert len(grid) == 11 and {s["epochs"] for s in grid} == {full_size.EPOCHS}
     assert all(min(rates) < 0.03 and max(rates) > 0.1 for rates in full_size.RATES.values())
     assert {s["lr"] for s in full_size.grid(quick=True)} == {0.03}
 

@@ -31,7 +31,7 @@ STEPS = EPOCHS * (50_000 // BATCH_SIZE)
 METRIC, DELTA = "test_accuracy", 0.005
 
 NORMS = {"with BN": "batch", "without BN": "none"}
-RATES = {"batch": (0.01, 0.03, 0.1, 0.3, 1.0), "none": (0.003, 0.01, 0.03, 0.1, 0.3)}
+RATES = {"batch": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "none": (0.003, 0.01, 0.03, 0.1, 0.3)}
 
 
 def grid(quick: bool = False) -> list[dict]:
