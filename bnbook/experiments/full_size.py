@@ -1,8 +1,8 @@
 """Whether batch normalization gives a better network in the end at full size: all images, the whole CNN, more updates.
 
 The CNN of chapter 8 on 28x28 images, 50,000 to train on, 10,000 to choose the rate by, and the 10,000 test images;
-three times the epochs of chapter 10. On a CUDA card an update is replayed as a CUDA graph; without one a run takes
-about half an hour.
+three times the epochs of chapter 10. On a CUDA card an update is replayed as a CUDA graph; without one the same
+runs are made on the CPU, and take far longer.
 """
 
 from __future__ import annotations
