@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -122,3 +123,11 @@ class Adam(Optimizer):
         root = np.sqrt(state["second"] / (1 - beta2**t))
         root += self.eps
         data -= (self.lr / (1 - beta1**t)) * state["first"] / root
+
+
+def cosine(step: int, steps: int, lr: float) -> float:
+    r"""The cosine schedule: $\tfrac{\eta}{2}(1+\cos(\pi t/T))$, from η at step t = 0 to 0 after the last (t = T).
+
+    Source: Loshchilov & Hutter (2017), equation 5, without restarts.
+    """
+    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))

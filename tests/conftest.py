@@ -21,7 +21,7 @@ def mutant_results(request: pytest.FixtureRequest) -> list:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     results = config.stash.get(RESULTS, [])
     if results:
-        from bnbook.checking.mutants import table
+        from bnbook.checking.planting import table
 
         survivors = sum(result.outcome == "survived" for result in results)
         terminalreporter.section(f"{len(results)} planted mistakes, {survivors} survive")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references import assert_agrees, generator, torch
 
 from bnbook import nn, optim
+from tests.references import assert_agrees, generator, torch
 
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
 

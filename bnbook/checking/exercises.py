@@ -1,7 +1,7 @@
 """The exercises' checkers: `check("ch02.normalize", answer)` says whether an answer holds on random cases.
 
-The checkers of a chapter live in one file, `chNN.py`. A checker draws its cases anew each time, so that an answer that
-only fits the example on the page is found out.
+The checkers of a chapter live in one file, `chapters/chNN.py`. A checker draws its cases anew each time, so that an
+answer that only fits the example on the page is found out.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def check(exercise: str, answer: Any) -> Verdict:
     """
     chapter = exercise.partition(".")[0]
     try:
-        importlib.import_module(f"{__package__}.{chapter}")
+        importlib.import_module(f"{__package__}.chapters.{chapter}")
     except ModuleNotFoundError as error:
-        if error.name != f"{__package__}.{chapter}":  # the chapter is there, a package that it needs is not
+        if error.name != f"{__package__}.chapters.{chapter}":  # the chapter is there, a package that it needs is not
             raise
     if exercise not in _CHECKERS:
         known = ", ".join(sorted(name for name in _CHECKERS if name.startswith(chapter))) or "none in this chapter"

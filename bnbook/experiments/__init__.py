@@ -5,7 +5,7 @@
     python -m bnbook.experiments show learning_rate
     python -m bnbook.experiments status
 
-An experiment is one file `bnbook/experiments/NAME.py` without a leading underscore (or a file in the folder that the
+An experiment is one file `bnbook/experiments/claims/NAME.py` (or a file in the folder that the
 environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and holds:
 
     QUESTION: str        one sentence
@@ -43,8 +43,8 @@ The constants with "=" may be left out; these are their values then. A row is wh
      "test_accuracy": 0.87, "val_accuracy": 0.88, …, "diverged": false, "seconds": 4.2, "provenance": {…}}
 
 `run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the
-vector of booleans that says which test images were right: it is stored as `bnbook.results.pack_bits` makes it, and
-gives the bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out
+vector of booleans that says which test images were right: it is stored as `engine.rows.pack_bits` makes it, and gives
+the bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out
 as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them:
 `import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually::
 
@@ -69,14 +69,9 @@ other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
 """
 
-import os
-
-# Experiments beside the package's own. The variable reaches the worker processes as well.
-__path__ += [folder for folder in [os.environ.get("BNBOOK_EXPERIMENTS")] if folder]
-
-from ._rows import RESULTS, cost, find, judge, load, names, provenance_line  # noqa: E402
-from ._runs import run  # noqa: E402
-from ._statistics import (  # noqa: E402
+from .engine.experiment import RESULTS, cost, find, judge, load, names, provenance_line
+from .engine.runs import run
+from .engine.statistics import (
     Choice,
     Comparison,
     Difference,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
+import statistics as stats
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..results import ResultsError
-from . import _rows, _runs, _statistics
+from .engine import experiment, runs, statistics
+from .engine.rows import ResultsError
 
 QUICK_SEEDS = 2
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     commands = result.add_subparsers(dest="action", required=True, metavar="list | run NAME | show NAME | status")
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument(
-        "--results", type=Path, default=_rows.RESULTS, metavar="DIR", help="folder of the results (book/results)"
+        "--results", type=Path, default=experiment.RESULTS, metavar="DIR", help="folder of the results (book/results)"
     )
     one = argparse.ArgumentParser(add_help=False)
     one.add_argument("name", metavar="NAME", help="of the experiment")
@@ -72,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def list_all(args: argparse.Namespace) -> int:
     lines, broken = [], False
-    for name in _rows.names():
+    for name in experiment.names():
         try:
-            module = _rows.find(name)
+            module = experiment.find(name)
             lines.append([name, module.CHAPTER, module.QUESTION])
         except Exception as error:  # of one file: the others are listed
             lines.append([name, "", f"BROKEN: {error}"])
@@ -86,11 +86,11 @@ def list_all(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     if args.dask and args.jobs is not None:
         raise ValueError("--jobs is for processes of this machine, --dask for a cluster: give one of them")
-    os.environ.update(_runs.ONE_THREAD)  # before NumPy is imported, here and in the workers
+    os.environ.update(runs.ONE_THREAD)  # before NumPy is imported, here and in the workers
     seeds = seed_list(args.seeds) if args.seeds else range(QUICK_SEEDS) if args.quick else None
     given = {"--seeds": " ".join(args.seeds or ()), "--quick": args.quick}
     words = [option if value is True else f"{option} {value}" for option, value in given.items() if value]
-    failed = _runs.run(
+    failed = runs.run(
         args.name,
         seeds=seeds,
         jobs=1 if args.jobs is None else args.jobs,
@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
         dask=args.dask,
         command=" ".join(["python -m bnbook.experiments run", args.name, *words]),
     )
-    module, path = _rows.find(args.name), _rows.file(args.name, args.results, args.quick)
+    module, path = experiment.find(args.name), experiment.file(args.name, args.results, args.quick)
     seeds = range(module.SEEDS) if seeds is None else seeds
-    held = _rows.contents(module, path, seeds, args.quick)
+    held = experiment.contents(module, path, seeds, args.quick)
     print(f"{args.name}: {len(held.rows)} rows, {len(held.missing)} missing, {len(failed)} runs failed")
     return 1 if failed else 0
 
@@ -118,26 +118,26 @@ def seed_list(words: Sequence[str]) -> list[int]:
 
 
 def show(args: argparse.Namespace) -> int:
-    module = _rows.find(args.name)
-    source = _rows.find(_rows.rows_of(module))
-    path = _rows.file(_rows.name_of(source), args.results, args.quick)
-    held = _rows.contents(source, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
+    module = experiment.find(args.name)
+    source = experiment.find(experiment.rows_of(module))
+    path = experiment.file(experiment.name_of(source), args.results, args.quick)
+    held = experiment.contents(source, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
     for line in held.warnings(source, path):
         print(line, file=sys.stderr)
     if not held.rows:
-        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {_rows.name_of(source)}")
+        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {experiment.name_of(source)}")
     print(f"{args.name}, chapter {module.CHAPTER}: {module.QUESTION}\nThe claim: “{module.CLAIM}” [{module.SOURCE}]")
-    print(f"{_rows.provenance_line(held.rows)}\n{len(held.rows)} runs, {_rows.cost(held.rows)}")
+    print(f"{experiment.provenance_line(held.rows)}\n{len(held.rows)} runs, {experiment.cost(held.rows)}")
     if held.missing:
         print(f"{len(held.missing)} planned runs are missing")
     print(f"\n{summary(held.rows, source)}\n")
     try:
         comparisons = module.comparisons(held.rows)
         print("\n\n".join(words_of(comparison) for comparison in comparisons))
-    except _statistics.Incomplete as error:
+    except statistics.Incomplete as error:
         print(f"No comparison yet: {error}")
     print()
-    print("A quick grid gives no verdict." if args.quick else _rows.judge(held.rows, args.name).sentence)
+    print("A quick grid gives no verdict." if args.quick else experiment.judge(held.rows, args.name).sentence)
     if args.figure:
         module.figure(held.rows).savefig(args.figure)
         print(f"The figure is in {args.figure}.")
@@ -149,35 +149,35 @@ def summary(rows: Sequence[dict], module: ModuleType) -> str:
     varying = [name for name in rows[0]["setting"] if len({str(row["setting"][name]) for row in rows}) > 1]
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        groups.setdefault(_rows.key(0, row["setting"], 0), []).append(row)
+        groups.setdefault(experiment.key(0, row["setting"], 0), []).append(row)
     lines = []
     for group in groups.values():
-        values = [_statistics.measured(row, module.METRIC, module.CHANCE) for row in group]
+        values = [statistics.measured(row, module.METRIC, module.CHANCE) for row in group]
         values = [value for value in values if value is not None]
         diverged = sum(row["diverged"] for row in group)
         digits = ".4f" if module.METRIC.endswith("accuracy") else ".4g"
-        mean = f"{statistics.fmean(values):{digits}}" if values else "–"
-        sd = f"{statistics.stdev(values):{digits}}" if len(values) > 1 else "–"
+        mean = f"{stats.fmean(values):{digits}}" if values else "–"
+        sd = f"{stats.stdev(values):{digits}}" if len(values) > 1 else "–"
         lines.append([*(group[0]["setting"][name] for name in varying), len(group), diverged or "", mean, sd])
     return table([*varying, "seeds", "diverged", module.METRIC, "sd"], lines)
 
 
-def words_of(comparison: _statistics.Comparison) -> str:
+def words_of(comparison: statistics.Comparison) -> str:
     """A condition in lines: what was compared, the difference with its intervals, and what is not as planned."""
     c, difference = comparison, comparison.difference
     lines = [f"{c.name}: {c.metric} of {c.arms[0]} minus {c.arms[1]}", *c.chosen]
     if difference is None:
         lines.append("no difference: a seed has no value, or no seed is in both arms")
     elif difference.low is None:
-        lines.append(f"{_statistics.amount(difference.mean, c.metric)} with one seed, which has no interval")
+        lines.append(f"{statistics.amount(difference.mean, c.metric)} with one seed, which has no interval")
     else:
-        over_seeds = _statistics.interval(difference.low, difference.high, c.metric)
+        over_seeds = statistics.interval(difference.low, difference.high, c.metric)
         lines.append(
-            f"{_statistics.amount(difference.mean, c.metric)} {over_seeds}: "
+            f"{statistics.amount(difference.mean, c.metric)} {over_seeds}: "
             f"mean and 95 % t-interval over {len(difference.seeds)} paired seeds, sd {difference.sd:.2g}"
         )
     if over := c.over_images():
-        lines.append(f"{_statistics.interval(*over, c.metric)}: 95 % bootstrap interval over the test images")
+        lines.append(f"{statistics.interval(*over, c.metric)}: 95 % bootstrap interval over the test images")
     if any(c.diverged):
         lines.append("diverged: " + ", ".join(f"{n} of {arm}" for n, arm in zip(c.diverged, c.arms, strict=True)))
     if c.unpaired:
@@ -187,34 +187,36 @@ def words_of(comparison: _statistics.Comparison) -> str:
 
 def status(args: argparse.Namespace) -> int:
     lines, damaged = [], False
-    for name in _rows.names():
+    for name in experiment.names():
         try:
-            module, path = _rows.find(name), _rows.file(name, args.results)
-            if _rows.rows_of(module) != name:
+            module, path = experiment.find(name), experiment.file(name, args.results)
+            if experiment.rows_of(module) != name:
                 continue
         except Exception as error:
             print(f"{name} is broken: {error}", file=sys.stderr)
             damaged = True
             continue
-        held = _rows.contents(module, path, range(module.SEEDS))
+        held = experiment.contents(module, path, range(module.SEEDS))
         for line in held.damage:
             print(line, file=sys.stderr)
             damaged = True
         spent = sum(row["seconds"] for row in held.rows)
-        left = _rows.duration(seconds_left(held)) if held.rows else "?" if held.missing else "–"
+        left = experiment.duration(seconds_left(held)) if held.rows else "?" if held.missing else "–"
         stale = sum(held.stale.values())
-        lines.append([name, len(held.rows), len(held.missing), stale, len(held.damage), _rows.duration(spent), left])
+        lines.append(
+            [name, len(held.rows), len(held.missing), stale, len(held.damage), experiment.duration(spent), left]
+        )
     print(table(["name", "rows", "missing", "stale", "damaged", "spent", "left, on one core"], lines))
     return 1 if damaged else 0
 
 
-def seconds_left(held: _rows.Contents) -> float:
+def seconds_left(held: experiment.Contents) -> float:
     """What the missing runs will take: as long as those of the same setting, or else as the mean run."""
     seconds: dict[str, list[float]] = {}
     for row in held.rows:
-        seconds.setdefault(_rows.key(0, row["setting"], 0), []).append(row["seconds"])
+        seconds.setdefault(experiment.key(0, row["setting"], 0), []).append(row["seconds"])
     every = [value for values in seconds.values() for value in values]
-    return sum(statistics.fmean(seconds.get(_rows.key(0, setting, 0), every)) for setting, _ in held.missing)
+    return sum(stats.fmean(seconds.get(experiment.key(0, setting, 0), every)) for setting, _ in held.missing)
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -7,10 +7,7 @@ else in one a processor; the numbers are the same bit by bit.
 """
 
 from .activation import relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
-from .convolution import conv2d, conv2d_backward
-from .linear import linear, linear_backward
-from .loss import cross_entropy, cross_entropy_backward
-from .normalization import (
+from .batch_norm import (
     batch_norm,
     batch_norm_backward,
     group_norm,
@@ -22,6 +19,9 @@ from .normalization import (
     rms_norm,
     rms_norm_backward,
 )
+from .convolution import conv2d, conv2d_backward
+from .linear import linear, linear_backward
+from .loss import cross_entropy, cross_entropy_backward
 from .pooling import max_pool2d, max_pool2d_backward
 
 __all__ = [

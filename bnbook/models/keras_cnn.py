@@ -1,16 +1,11 @@
 """The convolutional network of the book in tf.keras.
 
 Import `tf` and `keras` from here rather than from tensorflow, and TensorFlow's own log lines stay out of a notebook.
-
-    python -m bnbook.models.keras_cnn            all runs that are missing in book/results/keras_cnn.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import os
-from pathlib import Path
 
 # They are read once, when TensorFlow is loaded. Level 3 keeps all lines of its C++ code but fatal ones; the one about
 # oneDNN is written before the level is known and goes only with oneDNN, whose results depend on the processor anyway.
@@ -20,17 +15,13 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import numpy as np
 import tensorflow as tf
 
-from .. import data, results
+from .. import data
 
 keras = tf.keras
 tf.get_logger().setLevel("ERROR")  # or every fifth new network warns that a function was traced again
 
 ORDERS = ("after_activation", "before_activation")
 
-VERSION = 1  # of what a run does and a row holds
-RESULTS = Path("book/results/keras_cnn.jsonl")
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-SEEDS = (0, 1, 2)
 EPOCHS, BATCH_SIZE, MOMENTUM = 5, 64, 0.9
 
 
@@ -132,51 +123,3 @@ def fit(
     if validation is not None:
         validation = (to_input(validation[0]), validation[1])
     return model.fit(batches, epochs=epochs, validation_data=validation, shuffle=False, verbose=0).history
-
-
-# The rows of chapter 9 -----------------------------------------------------------------------------------------------
-
-
-def train(order: str, lr: float, seed: int) -> dict:
-    """One run from its initial values to its row (without provenance); the test images are scored at its end."""
-    model, (images, labels) = cnn(order, seed=seed), data.load("train")
-    history = fit(model, images, labels, lr=lr, seed=seed, validation=data.load("val"))
-    test_images, test_labels = data.load("test")
-    _, accuracy = model.evaluate(to_input(test_images), test_labels, batch_size=100, verbose=0)
-    return {
-        "version": VERSION,
-        "arm": order,
-        "lr": lr,
-        "seed": seed,
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
-        "momentum": MOMENTUM,
-        "train_images": len(images),
-        "train_loss": results.plain([round(value, 6) for value in history["loss"]]),
-        "val_accuracy": [round(value, 6) for value in history["val_accuracy"]],  # Keras counts in float32
-        "test_accuracy": round(accuracy, 6),
-    }
-
-
-def _key(row: dict) -> tuple:
-    return tuple(row.get(name) for name in ("version", "arm", "lr", "seed"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnbook.models.keras_cnn",
-        description="Train the Keras network in both orders; a command that was stopped goes on where it stopped.",
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"the file of the rows (default: {RESULTS})")
-    path = parser.parse_args(arguments).results
-    done = {_key(row) for row in results.read(path).rows}
-    source = results.provenance("python -m bnbook.models.keras_cnn", tensorflow=tf.__version__, keras=keras.__version__)
-    for order, lr, seed in itertools.product(ORDERS, RATES, SEEDS):
-        if (VERSION, order, lr, seed) not in done:
-            row = train(order, lr, seed)
-            results.append(path, row | {"provenance": source}, _key)
-            print(f"{order}, lr {lr:g}, seed {seed}: test accuracy {row['test_accuracy']:.4f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

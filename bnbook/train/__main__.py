@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ..results import ResultsError
-from . import CheckpointError, Settings, describe, ladder, train
+from ..experiments.engine.rows import ResultsError
+from ..experiments.studies import ladder
+from . import CheckpointError, Settings, describe, train
 from .checkpoint import NAME, first_line, make_sure_of, write_atomically
 from .processes import count
 from .report import summary

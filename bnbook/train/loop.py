@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..train_numpy import cosine
+from ..optim import cosine
 from . import checkpoint as files
 from . import processes as group
 from .batches import LOADERS, load

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import torch
 
-from .. import results
+from .. import provenance
 from .loop import Result
 
 VERSION = 1  # of what a run does and a report holds; reports of another version are not compared with those of this one
@@ -23,7 +23,7 @@ FIELDS = (
 def describe(result: Result, command: str) -> dict:
     """Everything about a run that can be told afterwards, in the words of JSON."""
     settings, training = result.settings, result.seconds["training"]
-    return results.plain(
+    return provenance.plain(
         {
             "version": VERSION,
             "settings": asdict(settings),
@@ -39,7 +39,7 @@ def describe(result: Result, command: str) -> dict:
             "images_per_second": result.steps * settings.batch_size / training,
             "memory": result.memory,
             "device": device(settings.device),
-            "provenance": results.provenance(command, torch=torch.__version__, threads=str(settings.threads)),
+            "provenance": provenance.provenance(command, torch=torch.__version__, threads=str(settings.threads)),
         }
     )
 
@@ -70,7 +70,7 @@ def summary(row: dict) -> str:
 def device(kind: str) -> dict:
     """What the updates were computed on, and in which of its modes."""
     if kind != "cuda":
-        return {"type": kind, "name": results.provenance("")["processor"], "instructions": _instructions(kind)}
+        return {"type": kind, "name": provenance.provenance("")["processor"], "instructions": _instructions(kind)}
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "type": kind,

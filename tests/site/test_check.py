@@ -11,7 +11,7 @@ import book_katex
 import check_python
 import pytest
 
-from conftest import ROOT
+from tests.site.conftest import ROOT
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>One</title>
 <link rel="stylesheet" href="../_static/site.css"><link rel="stylesheet" href="../_static/katex/katex.min.css">

@@ -16,7 +16,7 @@ import book_check
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from conftest import ROOT
+from tests.site.conftest import ROOT
 
 DOCUMENTS = [*book_check.documents_of_toc(ROOT / "_toc.yml"), "search", "genindex"]
 WINDOWS = ((1280, "light"), (390, "dark"))  # a desk and a phone

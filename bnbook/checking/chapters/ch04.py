@@ -1,0 +1,124 @@
+"""Checkers of chapter 4, the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..exercises import Wrong, checker, same
+from ..numeric import numeric_gradient
+
+Array = np.ndarray
+
+
+@checker("ch04.center")
+def center(answer, rng) -> None:
+    """`answer(grad_y)` is the input gradient of y = x − μ."""
+    for m in (3, 2, 1, *rng.integers(3, 30, 5)):
+        g = rng.normal(rng.normal(), 1, m)
+        same(
+            answer(g),
+            numeric_gradient(lambda x: x - x.mean(), rng.normal(size=m), g),
+            f"The input gradient for g = {np.array2string(g[:5], precision=4)}{'' if m <= 5 else ' …'}",
+            tol=1e-6,
+            hint="The direct path gives g_i; μ is used by all m values and made from all m values.",
+        )
+
+
+@checker("ch04.scale")
+def scale(answer, rng) -> None:
+    """`answer(grad_y, x, eps)` is the input gradient of y = x/√(⟨x²⟩ + ε)."""
+    for m in (2, *rng.integers(3, 20, 8)):
+        x, g = rng.normal(rng.normal(), 1, m), rng.normal(rng.normal(), 1, m)
+        eps = 10 ** rng.uniform(-5, 0)
+        expected = numeric_gradient(lambda x, eps=eps: x / np.sqrt((x**2).mean() + eps), x, g)
+        same(
+            answer(g, x, eps),
+            expected,
+            f"The input gradient for m = {m}, ε = {eps:.3g}",
+            # Where m is small the parts may cancel: the natural size is that of the direct path.
+            tol=1e-6 * max(1, np.abs(g).max() / np.sqrt((x**2).mean() + eps) / np.abs(expected).max()),
+            hint="Two paths: direct, and through the mean square. Nothing is centred.",
+        )
+
+
+@checker("ch04.dx")
+def dx(answer, rng) -> None:
+    """`answer(grad_y, x, weight, eps)` is the input gradient in training for (N, C) and (N, C, *)."""
+    for shape in ((6, 2), (3, 2, 4), (3, 2, 2, 4), (2, 3, 2, 1, 4)):
+        per_channel = (1, -1) + (1,) * (len(shape) - 2)
+        axes = (0, *range(2, len(shape)))
+        x = rng.normal(rng.normal(0, 2, shape[1]).reshape(per_channel), rng.uniform(0.5, 2), shape)
+        weight, g = rng.uniform(0.5, 2, shape[1]) * rng.choice([-1, 1], shape[1]), rng.normal(size=shape) + rng.normal()
+        eps = 10 ** rng.uniform(-2, 0)
+
+        def forward(x, weight=weight, eps=eps, axes=axes, per_channel=per_channel):
+            mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+            return weight.reshape(per_channel) * (x - mean) / np.sqrt(var + eps)
+
+        same(
+            answer(g, x, weight, eps),
+            numeric_gradient(forward, x, g),
+            f"The input gradient for x of shape {shape} with ε = {eps:.3g}",
+            tol=1e-6,
+            hint="Take every mean over all axes but the channel, and shape weight to (1, C, 1, …).",
+        )
+
+
+@checker("ch04.invisible")
+def invisible(answer, rng) -> None:
+    """`answer(x)` is (2, m): two independent upstream gradients for which the input gradient is zero at ε = 0."""
+    for m in (3, *rng.integers(4, 30, 5)):
+        x = rng.normal(rng.normal(0, 2), rng.uniform(0.5, 2), m)
+        gradients = np.asarray(answer(x), dtype=np.float64)
+        if gradients.shape != (2, m):
+            raise Wrong(f"For m = {m} the answer has shape {gradients.shape}, expected (2, {m}).")
+        lengths = np.linalg.norm(gradients, axis=1)
+        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+            raise Wrong("Both upstream gradients must be finite and not zero.")
+        gradients = gradients / lengths[:, None]
+        x_hat = (x - x.mean()) / x.std()
+        for name, g in zip(("first", "second"), gradients, strict=True):
+            left = np.abs(g - g.mean() - x_hat * (g * x_hat).mean()).max()
+            if not left < 1e-7:
+                raise Wrong(
+                    f"For m = {m} the layer passes something of your {name} gradient on (a share of {left:.2g})."
+                )
+        if np.linalg.svd(gradients, compute_uv=False)[1] < 1e-6:
+            raise Wrong(
+                "The two gradients are multiples of each other. One direction follows the mean; what else is lost?"
+            )
+
+
+def backwards() -> dict[str, Callable[[Array, Array, Array, float], Array]]:
+    """Backward passes of a table (N, C) to tell apart: the one that is right and four that are not."""
+
+    def build(mean: bool, var: bool, gamma: bool) -> Callable[[Array, Array, Array, float], Array]:
+        def backward(grad_y: Array, x: Array, weight: Array, eps: float) -> Array:
+            inv_std = 1 / np.sqrt(x.var(axis=0) + eps)
+            x_hat = (x - x.mean(axis=0)) * inv_std
+            bracket = grad_y - mean * grad_y.mean(axis=0) - var * x_hat * (grad_y * x_hat).mean(axis=0)
+            return (weight if gamma else 1) * inv_std * bracket
+
+        return backward
+
+    return {
+        "correct": build(True, True, True),
+        "no mean path": build(False, True, True),
+        "no variance path": build(True, False, True),
+        "no gamma": build(True, True, False),
+        "evaluation": build(False, False, True),
+    }
+
+
+@checker("ch04.diagnose")
+def diagnose(answer, rng) -> None:
+    """`answer(backward)` names what a backward pass of a table leaves out."""
+    known = backwards()
+    for name in rng.permutation(list(known) * 3):
+        got = answer(known[str(name)])
+        if got not in known:
+            raise Wrong(f"The answer {got!r} is none of {', '.join(map(repr, known))}.")
+        if got != name:
+            raise Wrong(f"A backward pass that is {str(name)!r} was called {got!r}.")

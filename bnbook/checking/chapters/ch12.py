@@ -1,0 +1,156 @@
+"""Checkers of chapter 12, scale invariance and the effective learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from ... import functional as F
+from ..exercises import Wrong, checker, same
+
+Array = np.ndarray
+
+
+@checker("ch12.rest")
+def rest(answer, rng) -> None:
+    """`answer(lr, decay, g)` is the length at which steps and decay balance."""
+    for _ in range(20):
+        lr, g = 10 ** rng.uniform(-2, 1), 10 ** rng.uniform(-1, 1)
+        decay = rng.uniform(0.05, 0.95) / lr
+        length = g**0.5
+        for _ in range(2_000):  # the recursion itself, which knows no formula
+            squared = ((1 - lr * decay) * length) ** 2 + (lr * g / length) ** 2
+            length = (length * squared**0.5) ** 0.5  # the same rest, without swinging around it
+        case = f"for η = {lr:.3g}, λ = {decay:.3g}, G = {g:.3g}"
+        same(answer(lr, decay, g), length, f"The length {case}", tol=1e-6, hint="Put the same length on both sides.")
+
+
+@checker("ch12.rising")
+def rising(answer, rng) -> None:
+    """`answer(lr, decay, t)` is the rate that stands for decay: both runs keep one direction."""
+    data = rng.normal(size=(40, 6))
+    upstream = rng.normal(size=(40, 1))
+
+    def gradient(w: Array) -> Array:
+        y, cache = F.batch_norm((data @ w)[:, None], None, None, training=True, eps=1e-15)
+        return data.T @ F.batch_norm_backward((y - upstream) / 40, cache)[0][:, 0]
+
+    for _ in range(3):
+        lr, share = 10 ** rng.uniform(-1.5, -0.5), rng.uniform(0.01, 0.08)
+        a = b = rng.normal(size=6)
+        for t in range(12):
+            rate = answer(lr, share / lr, t)
+            if np.shape(rate) != () or not np.isfinite(rate):
+                raise Wrong(f"Return one number, got {rate!r}.")
+            a, b = (1 - share) * a - lr * gradient(a), b - rate * gradient(b)
+            sine = np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b))
+            if not sine < 1e-7:
+                raise Wrong(
+                    f"With η = {lr:.3g} and λ = {share / lr:.3g} the directions are {sine:.1e} apart after step {t}. "
+                    "The gradient of weights that are c times as long is 1/c of the gradient."
+                )
+
+
+@checker("ch12.normalize_once")
+def normalize_once(answer, rng) -> None:
+    """`answer(weights, x)` scales each matrix so that every layer's outputs have mean square 1."""
+    for layers in (1, 2, 5):
+        widths = rng.integers(4, 30, layers + 1)
+        x = rng.normal(rng.normal(), 1, size=(int(rng.integers(20, 60)), widths[0]))
+        weights = [rng.normal(size=(after, before)) * 10 ** rng.uniform(-3, 2) for before, after in pairwise(widths)]
+        kept = [weight.copy() for weight in weights]
+        got, h, expected = answer(weights, x), x, []
+        if not isinstance(got, list | tuple) or len(got) != layers:
+            raise Wrong(f"Return a list of {layers} matrices, got {type(got).__name__}.")
+        if not all(np.array_equal(a, b) for a, b in zip(weights, kept, strict=True)):
+            raise Wrong("Your function changed the weights it was given; return new ones.")
+        for weight in weights:
+            z = h @ weight.T
+            expected.append(weight / np.sqrt((z**2).mean()))
+            h = np.maximum(h @ expected[-1].T, 0)
+        for k, pair in enumerate(zip(got, expected, strict=True), start=1):
+            same(
+                *pair,
+                f"Matrix {k} of {layers}",
+                hint="Each layer receives what the scaled layers before it give, through ReLU.",
+            )
+
+
+@checker("ch12.overturn")
+def overturn(answer, rng) -> None:
+    """`answer(setting)` changes one entry, neither norm nor scale, and the network learns."""
+    import torch
+
+    from ...experiments.claims import init_scale
+    from ...experiments.protocol import evaluate, split, updates
+
+    setting = {"optimizer": "SGD", "init": "he", "scale": 0.01, "norm": "none", "lr": 0.01}
+    got = answer(dict(setting))
+    if not isinstance(got, dict) or got.keys() != setting.keys():
+        raise Wrong(f"Return a setting with the entries {', '.join(setting)}.")
+    changed = [name for name in setting if got[name] != setting[name]]
+    if len(changed) != 1:
+        raise Wrong(f"Exactly one entry should change, you changed {', '.join(changed) or 'none'}.")
+    if changed[0] in ("norm", "scale"):
+        raise Wrong(f"{changed[0]!r} should stay as it is.")
+    seed = int(rng.integers(1_000))
+    torch.manual_seed(seed)
+    model = init_scale.network(got)
+    rate = {"lr": got["lr"], "optimizer": str(got["optimizer"]).lower()}
+    for _ in updates(model, *split("train"), steps=init_scale.STEPS, seed=seed, **rate):
+        pass
+    right = evaluate(model, *split("val")).accuracy
+    if right < 0.7:
+        raise Wrong(f"With {changed[0]} = {got[changed[0]]!r} the share of right answers is {right:.2f}.")
+
+
+def black_box(rng: np.random.Generator) -> tuple[Callable[[dict], float], dict[str, Array], dict[str, str]]:
+    """A random network's loss, its parameters under names that tell nothing, and what the loss sees of each."""
+    x, goal = rng.normal(size=(30, 5)), rng.normal(size=(30, 3))
+    widths = [5, *rng.integers(4, 9, 3), 3]
+    normalized = [*rng.permutation([True, False, bool(rng.random() < 0.5)]), False]
+    order = [f"p{k}" for k in rng.permutation(20)]
+    parameters, truth, layers = {}, {}, []
+    for (before, after), bn in zip(pairwise(widths), normalized, strict=True):
+        names, shapes = [order.pop() for _ in range(4 if bn else 2)], [(before, after), (after,), (after,), (after,)]
+        parameters |= {name: rng.normal(0.5, 1, shape) for name, shape in zip(names, shapes, strict=False)}
+        kinds = ("direction", "nothing", "all", "all") if bn else ("all", "all")
+        truth |= dict(zip(names, kinds, strict=True))
+        layers.append(names)
+
+    def loss(given: dict[str, Array]) -> float:
+        h = x
+        for k, names in enumerate(layers):
+            weight, bias, *affine = (given[name] for name in names)
+            h = h @ weight + bias
+            if affine:
+                h, _ = F.batch_norm(h, None, None, *affine, training=True, eps=1e-14)
+            if k < len(layers) - 1:
+                h = np.logaddexp(0, h)  # a smooth ReLU: no unit is ever dead
+        return float(((h - goal) ** 2).mean())
+
+    before = loss(parameters)
+    for name in (name for name, kind in truth.items() if kind == "all"):
+        value = parameters[name]
+        for other in (value / 2, 3 * value, rng.normal(size=value.shape)):
+            if abs(loss(parameters | {name: other}) - before) < 1e-3 * before:
+                return black_box(rng)  # the loss sees so little of it that one may overlook it
+    return loss, {name: parameters[name] for name in sorted(parameters)}, truth
+
+
+@checker("ch12.sees")
+def sees(answer, rng) -> None:
+    """`answer(loss, parameters)` says of each array whether the loss sees nothing, the direction, or all of it."""
+    for _ in range(6):
+        loss, parameters, truth = black_box(rng)
+        got = answer(loss, {name: value.copy() for name, value in parameters.items()})
+        if not isinstance(got, dict) or got.keys() != truth.keys():
+            raise Wrong("Return a dictionary with the names of the parameters.")
+        for name, kind in truth.items():
+            if got[name] not in ("nothing", "direction", "all"):
+                raise Wrong(f"The answer {got[name]!r} is none of 'nothing', 'direction', 'all'.")
+            if got[name] != kind:
+                shape = parameters[name].shape
+                raise Wrong(f"An array of shape {shape} of which the loss sees {kind!r} was called {got[name]!r}.")

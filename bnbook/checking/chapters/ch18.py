@@ -1,0 +1,169 @@
+"""Checkers of chapter 18, the scoreboard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from ...experiments import Comparison, load, verdict
+from ...experiments.scoreboard import row
+from ..exercises import Wrong, checker, finds_faults, same
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % t-interval of the mean of these differences."""
+    from scipy import stats
+
+    k = len(values)
+    half = stats.t.ppf(0.975, k - 1) * np.std(values, ddof=1) / math.sqrt(k)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+@checker("ch18.interval")
+def interval(answer, rng) -> None:
+    """`answer(a, b)` is the 95 % t-interval of the mean of a - b over paired seeds."""
+    for k in (2, 3, 5, int(rng.integers(6, 30))):
+        a = rng.uniform(0.7, 0.9) + rng.normal(0, 0.01, k)
+        b = a - rng.normal(0.005, rng.uniform(0.001, 0.01), k)
+        same(
+            np.asarray(answer(a, b), dtype=float),
+            np.asarray(t_interval(a - b)),
+            f"For {k} seeds the interval",
+            tol=1e-3,
+            hint="The quantile is that of Student's t with one degree of freedom less than there are seeds.",
+        )
+
+
+WORDS = ("supported", "contradicted", "depends", "inconclusive")
+
+
+def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Comparison]:
+    """Made-up conditions of one comparison; now and then something is missing, or a rate lies at the edge."""
+    result = []
+    level = rng.choice([-4, -0.5, 0.5, 4])
+    for i in range(int(rng.integers(1, 5))):
+        center = level if rng.random() < 0.6 else rng.choice([-4, -0.5, 0.5, 4])
+        k = planned - (rng.random() < 0.04)
+        a = 0.8 + rng.normal(0, 0.3, k) * delta + center * delta
+        b = 0.8 + rng.normal(0, rng.choice([0.1, 1]), k) * delta
+        result.append(
+            Comparison(
+                f"condition {i + 1}",
+                {seed: None if rng.random() < 0.01 else float(value) for seed, value in enumerate(a)},
+                {seed + (seed == k - 1 and rng.random() < 0.05): float(value) for seed, value in enumerate(b)},
+                arms=("with BN", "without BN"),
+                edges=("lr of 'with BN'",) if rng.random() < 0.04 else (),
+            )
+        )
+    return result
+
+
+@checker("ch18.judge")
+def judge(answer, rng) -> None:
+    """`answer(comparisons, delta, planned, needs_more)` is the first word of the verdict."""
+    for _ in range(300):  # some rules decide few of the cases
+        delta, planned = float(rng.uniform(0.002, 0.02)), int(rng.integers(3, 9))
+        needs_more = bool(rng.random() < 0.7)
+        made = comparisons(rng, delta, planned)
+        got = answer(made, delta, planned, needs_more)
+        if got not in WORDS:
+            raise Wrong(f"Return one of {', '.join(map(repr, WORDS))}, got {got!r}.")
+        expected = verdict(made, delta, planned=planned, needs_more=needs_more)
+        if got != expected.word.split()[0]:
+            raise Wrong(
+                f"With δ = {delta:.4f}, {planned} planned seeds and needs_more = {needs_more} you say {got!r}."
+                f" The verdict of the book: {expected.sentence}"
+            )
+
+
+FARTHEST = 100  # by what factor δ may be changed
+
+
+@checker("ch18.overturn")
+def overturn(answer, rng) -> None:
+    """`answer()` names a row and one change, such as {"name": "gradients", "delta": 1.0}."""
+    change = answer() if callable(answer) else answer
+    keys = set(change) if isinstance(change, Mapping) else set()
+    if keys not in ({"name", "delta"}, {"name", "seeds"}):
+        raise Wrong(f"Return a name and one change, such as {{'name': 'gradients', 'delta': 1.0}}, got {change!r}.")
+    try:
+        here = row(change["name"])
+    except ValueError as error:
+        raise Wrong(f"{error}.") from None
+    if not here.comparisons:
+        raise Wrong(f"There is no verdict to overturn: {here.sentence}")
+    module, conditions, delta, planned = here.module, here.comparisons, here.module.DELTA, here.module.SEEDS
+    value = change["delta" if "delta" in keys else "seeds"]
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise Wrong(f"The change must be a number, got {value!r}.")
+    if "delta" in keys:
+        if not module.DELTA / FARTHEST <= value <= module.DELTA * FARTHEST or value == module.DELTA:
+            raise Wrong(
+                f"δ must be another one than {module.DELTA:g}, at most {FARTHEST} times larger or smaller,"
+                f" got {value:g}."
+            )
+        delta = float(value)
+    else:
+        if value != int(value) or not 2 <= value < module.SEEDS:
+            raise Wrong(f"seeds must be a whole number from 2 to {module.SEEDS - 1}, got {value:g}.")
+        rows, planned = load(change["name"]), int(value)
+        kept = sorted({row["seed"] for row in rows})[:planned]
+        conditions = module.comparisons([row for row in rows if row["seed"] in kept])
+    other = verdict(conditions, delta, planned=planned, needs_more=module.NEEDS_MORE, factor=module.FACTOR)
+    if other.word == here.word:
+        raise Wrong(f"The verdict is still {other.word!r}.")
+
+
+FAULTS = ("conditions left out", "seeds left out", "another δ", "no 95 % interval", "word does not follow")
+
+
+def report(rng: np.random.Generator, faults: Collection[str] = ()) -> dict:
+    """A made-up entry of a scoreboard, with these faults.
+
+    Returns:
+        plan: `conditions`, `seeds` and `delta`, written down before the first run;
+        runs: condition → the accuracies `a` and `b`, each by seed: everything that was run;
+        table: what is printed: `delta`, `word`, and `effects`: condition → `seeds`, `mean`, `low`, `high`.
+    """
+    names = [str(name) for name in rng.choice(["SGD", "Adam", "small batches", "deep", "wide"], 3, replace=False)]
+    seeds, delta = list(range(int(rng.integers(6, 9)))), float(rng.choice([0.005, 0.01]))
+    center, noise = rng.choice([-1, 1, 3]), rng.uniform(0.1, 1)
+    runs = {}
+    for name in names:
+        b = 0.8 + rng.normal(0, 0.01, len(seeds))
+        a = b + (center + rng.normal(0, noise, len(seeds))) * delta
+        runs[name] = {arm: dict(zip(seeds, map(float, v), strict=True)) for arm, v in (("a", a), ("b", b))}
+    gain = {name: np.array([runs[name]["a"][seed] - runs[name]["b"][seed] for seed in seeds]) for name in names}
+    shown, printed = list(names), delta
+    if "conditions left out" in faults:
+        shown.remove(min(names, key=lambda name: gain[name].mean()))
+    if "another δ" in faults:
+        printed = delta / 2
+    one = str(rng.choice(shown))  # where seeds are left out, if they are
+    effects = {}
+    for name in shown:
+        kept = list(seeds)
+        if "seeds left out" in faults and name == one:
+            kept.remove(int(np.argmin(gain[name])))
+        values = gain[name][kept]
+        low, high = t_interval(values)
+        if "no 95 % interval" in faults:
+            half = np.std(values, ddof=1) / math.sqrt(len(values))
+            low, high = float(values.mean() - half), float(values.mean() + half)
+        effects[name] = {"seeds": kept, "mean": float(values.mean()), "low": low, "high": high}
+    supported = all(effect["low"] > printed for effect in effects.values())
+    if "word does not follow" in faults:
+        supported = not supported
+    return {
+        "plan": {"conditions": names, "seeds": seeds, "delta": delta},
+        "runs": runs,
+        "table": {"delta": printed, "word": "supported" if supported else "not supported", "effects": effects},
+    }
+
+
+@checker("ch18.audit")
+def audit(answer, rng) -> None:
+    """`answer(report)` is the set of faults of an entry."""
+    finds_faults(answer, rng, report, FAULTS, share=0.3, reports=100)

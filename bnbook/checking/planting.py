@@ -1,0 +1,179 @@
+"""Mistakes planted in the package on purpose: a test that lets one live does not test.
+
+A `Mutant` replaces a piece of source text in one module; `planted` lets it live for a while, everywhere; `run` asks the
+test that should notice. Those of the package stand in `tests/mutants.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: `old`, which occurs exactly once in the module's source, becomes `new`.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        module: below `bnbook`, for example "functional.normalization".
+        old, new: source text.
+        killed_by: the test that fails with it, as pytest names it; of a parametrized test any case may fail.
+        why: how the mistake is made, or what it would do.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    killed_by: str
+    why: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def source(self) -> str:
+        """The module's source with the mistake in it.
+
+        Raises:
+            ValueError: `old` does not occur exactly once; the module has changed and the mutant must follow.
+        """
+        text = Path(self._module().__file__).read_text(encoding="utf-8")
+        if (count := text.count(self.old)) != 1:
+            raise ValueError(f"mutant {self.name!r}: {self.old!r} must occur once in bnbook.{self.module}, got {count}")
+        return text.replace(self.old, self.new)
+
+    def _module(self) -> types.ModuleType:
+        return importlib.import_module(f"bnbook.{self.module}")
+
+
+class Result(NamedTuple):
+    """What became of a mutant: "killed", "survived", or "skipped" where its test cannot run here (no torch)."""
+
+    mutant: Mutant
+    outcome: str
+    output: str = ""
+
+
+# --- planting --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """Let the mistake live in the running package, and take it out again.
+
+    The changed source is executed aside, and its functions lend their code to the living ones: these keep their
+    identity, so that everyone who imported them, under whatever name, sees the mistake.
+    """
+    module = mutant._module()
+    path = f"{module.__file__} with {mutant.name!r}"
+    changed = {"__name__": module.__name__, "__package__": module.__package__, "__file__": module.__file__}
+    exec(compile(mutant.source(), path, "exec"), changed)
+    undo: list[Callable[[], None]] = []
+    try:
+        for name, value in changed.items():
+            if name.startswith("__") or name not in vars(module):
+                continue
+            _lend(module, name, vars(module)[name], value, module.__name__, undo)
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _lend(owner: object, name: str, living: object, changed: object, module: str, undo: list) -> None:
+    """Give `living`, the attribute `name` of a module or class, the behaviour of `changed`."""
+    if isinstance(living, type):
+        if living.__module__ == module:
+            for key, value in vars(changed).items():
+                if key in vars(living) and not key.startswith(("__dict", "__weak", "__doc", "__module")):
+                    _lend(living, key, vars(living)[key], value, module, undo)
+    elif isinstance(living, property):
+        _lend(owner, name, living.fget, changed.fget, module, undo)
+    elif callable(living):
+        for function, other in zip(_unwrapped(living), _unwrapped(changed), strict=True):
+            if hasattr(function, "cache_clear"):  # what was computed without the mistake, and later with it
+                function.cache_clear()
+                undo.append(function.cache_clear)
+            if isinstance(function, types.FunctionType) and function.__module__ == module:
+                _swap(function, other, undo)
+    elif isinstance(living, bool | int | float | str | tuple) and living != changed:
+        undo.append(functools.partial(setattr, owner, name, living))
+        setattr(owner, name, changed)
+
+
+def _swap(function: types.FunctionType, other: types.FunctionType, undo: list) -> None:
+    for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
+        undo.append(functools.partial(setattr, function, attribute, getattr(function, attribute)))
+        setattr(function, attribute, getattr(other, attribute))
+    for cell, new in zip(function.__closure__ or (), other.__closure__ or (), strict=True):
+        if isinstance(cell.cell_contents, tuple | str) and cell.cell_contents != new.cell_contents:  # of a decorator
+            undo.append(functools.partial(setattr, cell, "cell_contents", cell.cell_contents))
+            cell.cell_contents = new.cell_contents
+
+
+def _unwrapped(function: object) -> Iterator[object]:
+    """A function, and what its decorators wrap."""
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_quietly(tests: Iterable[str]) -> tuple[int, str]:
+    """Run tests in this process without the settings of the project; their exit code and what they printed."""
+    import pytest
+
+    output = io.StringIO()
+    options = ["-q", "-x", "-c", os.devnull, f"--rootdir={ROOT}", "--noconftest", "--tb=line", "-W", "ignore"]
+    options += ["-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:hypothesispytest", "--capture=no"]
+    with _environment("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"), contextlib.redirect_stdout(output):
+        code = pytest.main([*options, *(f"{ROOT / test}" for test in tests)])
+    return int(code), output.getvalue()
+
+
+def run(mutant: Mutant) -> Result:
+    """Plant a mutant and ask its test."""
+    with planted(mutant):
+        code, output = pytest_quietly([mutant.killed_by])
+    if code == 1:
+        return Result(mutant, "killed", output)
+    if code == 0:
+        skipped = " passed" not in output and " skipped" in output
+        return Result(mutant, "skipped" if skipped else "survived", output)
+    raise RuntimeError(f"mutant {mutant.name!r}: {mutant.killed_by} could not be run:\n{output}")
+
+
+def table(results: Iterable[Result]) -> str:
+    """The results as plain text: name, where, killed by, result."""
+    rows = [("planted mistake", "where", "killed by", "result")]
+    for mutant, outcome, _ in results:
+        test = mutant.killed_by.removeprefix("tests/").partition("[")[0]  # without the case
+        rows.append((mutant.name, mutant.module, test, outcome))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

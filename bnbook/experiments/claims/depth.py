@@ -1,0 +1,155 @@
+"""How deep a network still learns: plain and residual, with and without batch normalization, and with SkipInit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...models.torch_mlp import mlp, residual_mlp
+from .. import Choice, Comparison, best, compare, select
+from ..protocol import evaluate, split, updates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "How deep can a network be and still learn, with batch normalization and without?"
+CLAIM = (
+    "Batch normalization dramatically increases the largest trainable depth of residual networks, and this benefit has"
+    " been crucial to the empirical success of deep residual networks on a wide range of benchmarks."
+)
+SOURCE = "de2020batch"
+CHAPTER, VERSION, SEEDS = 14, 1, 5
+DATASET = "Fashion-MNIST, 20,000 training images"
+NETWORK = "fully connected, ReLU, hidden layers of 128"
+BATCH_SIZE, STEPS = 128, 312  # two epochs of 156 updates
+WIDTH = 128
+METRIC, DELTA = "test_accuracy", 0.005
+FACTOR = "the network", "the initialization"
+PRIMARY_DEPTH = 40
+GUESSING = 0.15  # an arm whose validation accuracy is below this at every rate has learned nothing at any
+
+DEPTHS = (5, 10, 20, 40, 80)
+RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
+LOWER = (0.00003,)  # for plain He networks without BN, whose best rate was the lowest of the others in a first seed
+ARMS = [
+    {"network": "plain", "norm": "none", "init": "default"},
+    {"network": "plain", "norm": "batch", "init": "default"},
+    {"network": "plain", "norm": "none", "init": "he"},
+    {"network": "plain", "norm": "batch", "init": "he"},
+    {"network": "residual", "norm": "none", "init": "he"},
+    {"network": "residual", "norm": "batch", "init": "he"},
+    {"network": "residual", "norm": "skipinit", "init": "he"},
+]
+
+
+def rates(arm: dict) -> tuple[float, ...]:
+    """The rates that an arm is tried at."""
+    lower = arm["network"] == "plain" and arm["init"] == "he" and arm["norm"] == "none"
+    return LOWER + RATES if lower else RATES
+
+
+def grid(quick: bool = False) -> list[dict]:
+    """Every arm at every depth and rate of Adam; residual networks have an even depth. Quick: depth 20, two rates."""
+    return [
+        {**arm, "depth": depth, "lr": lr}
+        for depth in ((20,) if quick else DEPTHS)
+        for arm in ARMS
+        if arm["network"] == "plain" or depth % 2 == 0
+        for lr in (RATES[1:4:2] if quick else rates(arm))
+    ]
+
+
+def network(setting: dict) -> torch.nn.Module:
+    """The network of a setting, from PyTorch's random numbers."""
+    if setting["network"] == "residual":
+        return residual_mlp(setting["norm"], depth=setting["depth"], width=WIDTH, init=setting["init"])
+    return mlp(setting["norm"], widths=(WIDTH,) * setting["depth"], init=setting["init"])
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Train one network with Adam; validation and test scores after the last update."""
+    torch.manual_seed(seed)
+    model = network(setting)
+    losses = []
+    for step, loss in updates(  # noqa: B007
+        model,
+        *split("train", 20_000),
+        steps=STEPS,
+        lr=setting["lr"],
+        optimizer="adam",
+        seed=seed,
+        batch_size=BATCH_SIZE,
+    ):
+        losses.append(loss)
+    tested = evaluate(model, *split("test"))
+    return {
+        "train_loss": sum(losses[-78:]) / len(losses[-78:]),
+        "diverged": step < STEPS,
+        "val_accuracy": evaluate(model, *split("val")).accuracy,
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "correct": tested.correct,
+    }
+
+
+def chosen(rows: Sequence[dict], depth: int, **arm: str) -> Choice:
+    """An arm at its best rate. One that guesses at every rate has none: the first stands for all, and is no edge."""
+    choice = best(select(rows, depth=depth, **arm), over="lr")
+    return replace(choice, edge=()) if max(choice.means.values()) < GUESSING else choice
+
+
+def comparisons(rows: list[dict]) -> list[Comparison]:
+    """At depth 40, each arm at its best rate: with batch normalization minus without."""
+    conditions = (("plain", "default"), ("plain", "he"), ("residual", "he"))
+    return [
+        compare(
+            f"{kind}, {init} init",
+            chosen(rows, PRIMARY_DEPTH, network=kind, init=init, norm="batch"),
+            chosen(rows, PRIMARY_DEPTH, network=kind, init=init, norm="none"),
+            arms=("with BN", "without BN"),
+            levels=(kind, init),
+        )
+        for kind, init in conditions
+    ]
+
+
+def without_bn(rows: list[dict], depth: int) -> Comparison:
+    """Beside the claim, in residual networks at their best rates: SkipInit, which has no BN, minus BN."""
+    arms = [chosen(rows, depth, network="residual", norm=norm, init="he") for norm in ("skipinit", "batch")]
+    return compare(f"{depth} layers", *arms, arms=("SkipInit", "with BN"))
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Test accuracy over depth, a column for each network; dots are seeds, lines their means, rings best at an edge."""
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    colors = {"none": plotting.WITHOUT_BN, "batch": plotting.WITH_BN, "skipinit": plotting.GREEN}
+    names = {"none": "no BN", "batch": "BN", "skipinit": "SkipInit"}
+    columns = list(dict.fromkeys((arm["network"], arm["norm"]) for arm in ARMS))
+    picture, axes = plt.subplots(1, len(columns), figsize=(6.4, 3.4), sharex=True, sharey=True)
+    for ax, (network, norm) in zip(axes, columns, strict=True):
+        for arm in ARMS:
+            if (arm["network"], arm["norm"]) != (network, norm):
+                continue
+            depths = sorted({row["setting"]["depth"] for row in select(rows, **arm)})
+            choices = [chosen(rows, depth, **arm) for depth in depths]
+            scores = [[row["test_accuracy"] for row in choice.rows] for choice in choices]
+            style, label = ("--", "default init") if arm["init"] == "default" else ("-", "He")
+            ax.plot(depths, [sum(s) / len(s) for s in scores], style, color=colors[norm], label=label)
+            for depth, choice, values in zip(depths, choices, scores, strict=True):
+                ax.plot([depth] * len(values), values, "o", color=colors[norm], ms=3.5, alpha=0.6)
+                if choice.edge:
+                    ax.plot(depth, sum(values) / len(values), "o", ms=10, mfc="none", color="k", mew=1)
+        ax.axhline(0.1, color="k", ls=":", lw=1)
+        ax.set(xscale="log", xlim=(4, 100), ylim=(0, 0.9), title=f"{network}\n{names[norm]}")
+        ax.set_xticks(DEPTHS, DEPTHS, fontsize=9)
+        ax.minorticks_off()
+    axes[0].set_ylabel("test accuracy")
+    picture.supxlabel("hidden layers", fontsize=11)
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return picture

@@ -1,0 +1,84 @@
+"""What dropout before batch normalization costs in evaluation, from the rows of `placement`.
+
+Dropout raises the variance that a batch normalization meets in training, and is off in evaluation. The same trained
+network is scored twice: with statistics estimated with dropout off, as evaluation meets them, and with dropout on, as
+training does. The difference is what the shift of the variance costs, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import Comparison
+from .placement import AFTER, BEFORE, FIT, WORDS, at_best_rate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "Does a network with dropout before its batch normalization err more because the variances do not fit?"
+CLAIM = (
+    "The inconsistency of variances in Dropout and BN (we name this scheme “variance shift”) causes the unstable"
+    " numerical behavior in inference that leads to erroneous predictions finally."
+)
+SOURCE = "li2019understanding"
+CHAPTER, ROWS = 16, "placement"
+METRIC, DELTA = "accuracy", 0.005
+FACTOR = "the activation", "the order"
+
+ARMS = ("statistics with dropout off", "statistics with dropout on")
+ORDERS = {  # of a layer: (place of BN, place of dropout)
+    "linear→BN→act→dropout": (BEFORE, "end"),
+    "linear→act→BN→dropout": (AFTER, "end"),
+    "linear→act→dropout→BN": (AFTER, "norm"),
+    "linear→dropout→BN→act": (BEFORE, "norm"),
+}
+
+
+def comparisons(rows: list[dict]) -> list[Comparison]:
+    """Test accuracy of the networks at their best rate, statistics with dropout off minus on; the same networks."""
+    result = []
+    for activation, fit in FIT.items():
+        for order, (place, dropout) in ORDERS.items():
+            choice = at_best_rate(rows, activation, fit, place, dropout)
+            a, b = ({row["seed"]: row[f"accuracy_dropout_{mode}"] for row in choice.rows} for mode in ("off", "on"))
+            diverged = sum(row["diverged"] for row in choice.rows)
+            name = f"{WORDS[activation]}, {order}"
+            result.append(
+                Comparison(
+                    name,
+                    a,
+                    b,
+                    arms=ARMS,
+                    metric=METRIC,
+                    chosen=(str(choice),),
+                    edges=tuple(f"{edge} of {name}" for edge in choice.edge),
+                    diverged=(diverged, diverged),
+                    levels=(activation, order),
+                )
+            )
+    return result
+
+
+def figure(rows: list[dict]) -> Figure:
+    """What the fitting statistics gain, in points: dots are seeds, bars their 95 % intervals."""
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    picture, ax = plt.subplots(figsize=(6, 4.4))
+    found = comparisons(rows)
+    colors = plotting.BLUE, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
+    for at, comparison in enumerate(found):
+        values = [100 * (comparison.a[seed] - comparison.b[seed]) for seed in comparison.seeds]
+        color = colors[at % len(colors)]
+        ax.plot(values, [at - 0.15] * len(values), "o", color=color, ms=4, alpha=0.6)
+        difference = comparison.difference
+        if difference.low is not None:
+            ax.plot([100 * difference.low, 100 * difference.high], [at + 0.15] * 2, color=color, lw=3)
+        ax.plot(100 * difference.mean, at + 0.15, "D", color=color, ms=6)
+    ax.axvline(0, color="k", lw=1)
+    ax.axvline(100 * DELTA, color="k", lw=1, ls=":")
+    ax.set_yticks(range(len(found)), [comparison.name for comparison in found], fontsize=9)
+    ax.invert_yaxis()
+    ax.set_xlabel("gain in test accuracy (points)")
+    return picture

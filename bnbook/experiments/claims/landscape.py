@@ -1,0 +1,333 @@
+"""How far a gradient can be trusted along its step, and how far an update moves the ground under the layers.
+
+Before chosen updates of a training run four things are measured, for a step with a batch drawn for it: the loss and
+the gradient further along the step; the gradient of each layer after the layers before it were updated; how far the
+distributions of the activations move; and how far the weights turn. `covariate_shift` reads another claim from the
+same rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...models.torch_mlp import mlp
+from .. import Choice, Comparison, best, select
+from ..protocol import evaluate, split, updates
+from .noise import INITS, WIDTHS, starts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "Is the loss smoother along a step of gradient descent with batch normalization than without?"
+CLAIM = (
+    "Instead, we uncover a more fundamental impact of BatchNorm on the training process: it makes the optimization"
+    " landscape significantly smoother. This smoothness induces a more predictive and stable behavior of the gradients,"
+    " allowing for faster training."
+)
+SOURCE = "santurkar2018how"
+CHAPTER, VERSION, SEEDS = 17, 1, 5
+DATASET = "Fashion-MNIST, 10,000 training images"
+NETWORK = "fully connected, ReLU, 5 hidden layers of 128"
+BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
+METRIC = "smoothness_in_decades"
+DELTA = 0.1  # a factor of about 1.25, as for speed in chapter 11: so much more rate, less is not "significantly"
+CHANCE = None
+FACTOR = "the initialization", "what is held equal"
+
+NORMS = {"with BN": "batch", "without BN": "none"}
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+PROBED = (*range(1, 31, 2), *range(33, 91, 6), *range(100, STEPS, 20), STEPS)  # the updates before which it is looked
+ALONG = (0.5, 1.0, 2.0, 4.0)  # steps along the gradient, in units of the learning rate
+LEVELS = (1.1, 1.0, 0.9, 0.8, 0.7)  # training losses at which the arms are matched
+REFERENCE = 500  # training images whose activations and loss are followed
+
+MEASURES = ("loss", "loss_range", "gradient_change", "beta", "gradient_shift", "cosine", "distribution_shift", "turn")
+SAME_UPDATES, SAME_LOSS = "same updates", "same loss"
+
+
+def length(tensors: Sequence[Tensor]) -> float:
+    """The Euclidean length of all of them together."""
+    return math.sqrt(sum(t.double().square().sum().item() for t in tensors))
+
+
+def distribution_shift(before: Tensor, after: Tensor) -> float:
+    """How far the distributions of units move, in units of their spread.
+
+    Args:
+        before, after: activations (examples, units).
+
+    Returns:
+        the root of the mean over units of the squared Wasserstein-2 distance between the two distributions of a unit's
+        values, over the root of the mean of their variance before.
+    """
+    before, after = before.double(), after.double()
+    moved = (after.sort(dim=0).values - before.sort(dim=0).values).square().mean()
+    return (moved / before.var(dim=0, correction=0).mean()).sqrt().item()
+
+
+def log10(value: float) -> float:
+    """The decimal logarithm; −inf of 0, NaN of what has none."""
+    if value == 0:
+        return -math.inf
+    return math.log10(value) if value > 0 else math.nan
+
+
+@torch.no_grad()
+def activations(model: nn.Sequential, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The outputs of the activation functions, and the logits; in the model's mode."""
+    found = []
+    for name, layer in model.named_children():
+        x = layer(x)
+        if name.startswith("act"):
+            found.append(x)
+    return found, x
+
+
+def layers(model: nn.Sequential) -> list[list[nn.Parameter]]:
+    """The parameters of layer 1, 2, …: weights and bias of the linear layer, then those of its normalization."""
+    found: list[list[nn.Parameter]] = []
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            found.append([])
+        if found:
+            found[-1] += layer.parameters()
+    return found
+
+
+def probe(model: nn.Sequential, x: Tensor, y: Tensor, lr: float, reference: tuple[Tensor, Tensor]) -> dict[str, float]:
+    r"""Measure what a step of gradient descent from here would meet; the model stays as it is.
+
+    Args:
+        model: from `bnbook.models.torch_mlp.mlp`.
+        x, y: the batch of the step.
+        lr: the step η.
+        reference: images and labels on which loss and activations are followed.
+
+    Returns:
+        the MEASURES. ∇ is the gradient of the batch's loss in all parameters, Δ(s) its change after the step s·η·∇.
+        All but the loss and the cosine are decimal logarithms; of layers, the mean over layers is taken last.
+        loss: on the reference, in training mode.
+        loss_range: highest minus lowest loss of the batch at s = 0 and those of ALONG.
+        gradient_change: the largest ‖Δ(s)‖.
+        beta: the largest ‖Δ(s)‖ / (s·η·‖∇‖), the effective β-smoothness.
+        gradient_shift: ‖G′−G‖ / ‖G‖ for the weights of each layer after the first, where G′ is their gradient when all
+        layers before have been updated (Santurkar et al. 2018, definition 2.1, here relative to G).
+        cosine: of G and G′.
+        distribution_shift: that of the activations, by the update.
+        turn: ‖ηG‖ / ‖W‖ of the hidden weights.
+    """
+    model = copy.deepcopy(model).train()
+    parts = layers(model)
+    parameters = [p for part in parts for p in part]
+    start = [p.detach().clone() for p in parameters]
+    before, logits = activations(model, reference[0])
+
+    def loss() -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    losses = [loss()]
+    gradient = torch.autograd.grad(losses[0], parameters)
+    remaining = iter(gradient)
+    shifts, cosines, turns = [], [], []
+    for i, part in enumerate(parts):
+        own = [next(remaining) for _ in part]
+        size = length(own[:1])
+        if i > 0:
+            (after,) = torch.autograd.grad(loss(), part[:1])
+            shifts.append(log10(length([after - own[0]]) / size) if size else math.nan)
+            cosines.append(nn.functional.cosine_similarity(after.flatten(), own[0].flatten(), dim=0).item())
+        if i < len(parts) - 1:
+            turns.append(log10(lr * size / length(part[:1])))
+        with torch.no_grad():
+            for p, g in zip(part, own, strict=True):
+                p -= lr * g
+    shifted = [
+        log10(distribution_shift(a, b)) for a, b in zip(before, activations(model, reference[0])[0], strict=True)
+    ]
+
+    changes = []
+    for s in ALONG:
+        with torch.no_grad():
+            for p, p0, g in zip(parameters, start, gradient, strict=True):
+                p.copy_(p0 - s * lr * g)
+        losses.append(loss())
+        there = torch.autograd.grad(losses[-1], parameters)
+        changes.append(length([a - b for a, b in zip(there, gradient, strict=True)]))
+    values = [value.item() for value in losses]
+    size = lr * length(gradient)
+    return {
+        "loss": nn.functional.cross_entropy(logits, reference[1]).item(),
+        "loss_range": log10(max(values) - min(values)),
+        "gradient_change": log10(max(changes)),
+        "beta": log10(max(c / s for c, s in zip(changes, ALONG, strict=True)) / size) if size else math.nan,
+        "gradient_shift": fmean(shifts),
+        "cosine": fmean(cosines),
+        "distribution_shift": fmean(shifted),
+        "turn": fmean(turns),
+    }
+
+
+def grid(quick: bool = False) -> list[dict]:
+    """Both networks from both starts at every rate; quick: one rate."""
+    return [
+        {"norm": norm, "init": init, "lr": lr}
+        for init in INITS
+        for lr in (RATES[2:3] if quick else RATES)
+        for norm in NORMS.values()
+    ]
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Train one network and probe it on the way; of every measure the values before the updates of PROBED."""
+    torch.manual_seed(seed)
+    model = mlp(setting["norm"], widths=WIDTHS, init=setting["init"])
+    x, y = split("train")
+    drawn = torch.Generator().manual_seed(seed)
+    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+
+    def look() -> None:
+        batch = torch.randint(len(x), (BATCH_SIZE,), generator=drawn)
+        probed = probe(model, x[batch], y[batch], setting["lr"], (x[:REFERENCE], y[:REFERENCE]))
+        for name, value in probed.items():
+            found[name].append(round(value, 4))
+
+    look()
+    for step, _ in updates(model, x, y, steps=STEPS, lr=setting["lr"], seed=seed, batch_size=BATCH_SIZE):
+        if step + 1 in PROBED:
+            look()
+    tested = evaluate(model, *split("test"))
+    return {
+        **found,
+        METRIC: None if step < STEPS else -over_updates(found["beta"]),
+        "diverged": step < STEPS or not math.isfinite(tested.loss),
+        "val_accuracy": evaluate(model, *split("val")).accuracy,
+        "test_accuracy": tested.accuracy,
+        "correct": tested.correct,
+    }
+
+
+def over_updates(values: Sequence[float]) -> float:
+    """The mean over the updates of a run, with straight lines between those that were probed."""
+    return float(np.interp(range(1, STEPS + 1), PROBED, values).mean())
+
+
+def at_the_levels(values: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The mean of a measure over the LEVELS, each where the loss first reaches it, with straight lines between probes.
+
+    None where a level is not reached.
+    """
+    found = []
+    for level in LEVELS:
+        after = next((i for i, loss in enumerate(losses) if loss <= level), None)
+        if not after:
+            return None
+        share = (losses[after - 1] - level) / (losses[after - 1] - losses[after])
+        found.append(values[after - 1] + share * (values[after] - values[after - 1]))
+    return fmean(found)
+
+
+def summary(row: Mapping, measure: str, held: str) -> float | None:
+    """A measure of a run over the same updates or at the same losses as another's; None where the run diverged."""
+    if row["diverged"]:
+        return None
+    return over_updates(row[measure]) if held == SAME_UPDATES else at_the_levels(row[measure], row["loss"])
+
+
+def choices(rows: Sequence[Mapping], init: str, own_rate: bool = False) -> list[tuple[list[Mapping], Choice]]:
+    """The rows of the network with BN and of the one without, and the choice that the rate comes from.
+
+    Args:
+        own_rate: each at its own best rate, and not both at the best rate of the network without.
+    """
+    chosen = [best(select(rows, init=init, norm=norm), over="lr") for norm in NORMS.values()]
+    if own_rate:
+        return [(choice.rows, choice) for choice in chosen]
+    return [(select(rows, init=init, norm=norm, **chosen[1].values), chosen[1]) for norm in NORMS.values()]
+
+
+def comparisons(
+    rows: list[dict],
+    measure: str = "beta",
+    *,
+    metric: str = METRIC,
+    words: str = "",
+    held: Sequence[str] = (SAME_UPDATES, SAME_LOSS),
+    own_rate: bool = False,
+) -> list[Comparison]:
+    """By how many powers of ten a measure is smaller with BN: minus its mean logarithm, with BN minus without.
+
+    Args:
+        measure: one of MEASURES that is a logarithm.
+        words: put into the names of the conditions.
+        held: what is held equal between the two networks, SAME_UPDATES or SAME_LOSS or both.
+        own_rate: see `choices`.
+    """
+    result = []
+    for init in starts(rows):
+        arms = choices(rows, init, own_rate)
+        edges = dict.fromkeys(f"{name} of {arm!r}" for arm, (_, c) in zip(NORMS, arms, strict=True) for name in c.edge)
+        for what in held:
+            values = [{row["seed"]: summary(row, measure, what) for row in runs} for runs, _ in arms]
+            result.append(
+                Comparison(
+                    ", ".join(part for part in (INITS[init], words, what) if part),
+                    *({seed: None if v is None else -v for seed, v in arm.items()} for arm in values),
+                    arms=tuple(NORMS),
+                    metric=metric,
+                    edges=tuple(edges),
+                    diverged=tuple(sum(row["diverged"] for row in runs) for runs, _ in arms),
+                    levels=(init, words, what) if words else (init, what),
+                )
+            )
+    return result
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Range of the loss, change of the gradient and curvature (effective β) over the updates, at equal rate."""
+    names = {"loss_range": "range of the loss", "gradient_change": "change of gradient", "beta": "curvature"}
+    return over_time(rows, names)
+
+
+def over_time(rows: Sequence[Mapping], measures: Mapping[str, str]) -> Figure:
+    """A row of panels for each measure, at equal rate; lines are means over seeds of logarithms, bands reach over them.
+
+    Args:
+        measures: name of a logarithm in the rows → its name on the axis.
+    """
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    inits = starts(rows)
+    picture, axes = plt.subplots(
+        len(measures),
+        len(inits),
+        figsize=(6.4, 1.6 * len(measures) + 0.7),
+        dpi=75,
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    for column, init in zip(axes.T, inits, strict=True):
+        arms = zip(NORMS, choices(rows, init), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True)
+        for arm, (runs, choice), color in arms:
+            for ax, measure in zip(column, measures, strict=True):
+                logs = np.array([row[measure] for row in runs if not row["diverged"]])
+                low, high = 10.0 ** logs.min(axis=0), 10.0 ** logs.max(axis=0)
+                ax.fill_between(PROBED, low, high, color=color, alpha=0.25, lw=0)
+                ax.plot(PROBED, 10.0 ** logs.mean(axis=0), color=color, label=arm)
+                ax.set_yscale("log")
+            column[0].set_title(f"{INITS[init]}, rate {choice.values['lr']:g}")
+        column[-1].set_xlabel("updates")
+    for ax, name in zip(axes[:, 0], measures.values(), strict=True):
+        ax.set_ylabel(name)
+    picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return picture

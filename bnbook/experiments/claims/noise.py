@@ -1,0 +1,221 @@
+"""What is left of the gain of batch normalization when one thing that it does is taken away.
+
+Two things are taken away, each the cause in an explanation: stable distributions, by noise behind every batch
+normalization whose mean and scale change with every update; and free lengths of the weights, by putting each row of
+weights back to its first length after every update. `rate_tuning` reads another claim from the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...models.torch_mlp import mlp
+from .. import Choice, Comparison, best, compare, select
+from ..protocol import evaluate, split, updates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "Does the gain of batch normalization go when the distributions behind it are made unstable?"
+CLAIM = (
+    "We propose a new mechanism, which we call Batch Normalization, that takes a step towards reducing internal"
+    " covariate shift, and in doing so dramatically accelerates the training of deep neural nets."
+)
+SOURCE = "ioffe2015batch"
+CHAPTER, VERSION, SEEDS = 17, 1, 5
+DATASET = "Fashion-MNIST, 10,000 training images"
+NETWORK = "fully connected, ReLU, 5 hidden layers of 128"
+BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
+METRIC, DELTA = "test_accuracy", 0.005
+NEEDS_MORE = False  # where both parts are alike, or there is no gain, the claim is neither right nor wrong
+FACTOR = "the initialization"
+
+WIDTHS = (128,) * 5
+INITS = {"default": "default init", "he": "He"}
+STANDARD, BN = "standard", "BN"
+NOISY, NOISY_STANDARD, HELD = "BN + noise", "standard + noise", "BN, lengths held"
+ARMS = {  # name: (norm, noise, lengths held)
+    STANDARD: ("none", False, False),
+    NOISY_STANDARD: ("none", True, False),
+    BN: ("batch", False, False),
+    NOISY: ("batch", True, False),
+    HELD: ("batch", False, True),
+}
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+LAST = 78  # updates over which the training loss and the turn are averaged
+GAIN = "gain_in_test_accuracy"
+PARTS = ("what the noise takes", "what it leaves")
+
+
+class Noise(nn.Module):
+    """Scale and shift every unit at random in training: x → s·x + m, in the manner of Santurkar et al. (2018).
+
+    With every call each unit gets a mean shift from −0.5 to 0.5 and a mean scale from 1 to 1.25; the values of each
+    example lie around these. In evaluation x is multiplied by the mean scale.
+    """
+
+    MEAN, SCALE, JITTER = 0.5, 1.25, 0.1
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)  # so that other random numbers stay the same
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x * (1 + self.SCALE) / 2
+        units, g = x.shape[1], self.generator
+        mean = self.MEAN * (2 * torch.rand(units, generator=g) - 1)
+        scale = 1 + (self.SCALE - 1) * torch.rand(units, generator=g)
+        shift = mean + self.JITTER * (2 * torch.rand(x.shape, generator=g) - 1)
+        return x * (scale + self.JITTER * torch.randn(x.shape, generator=g)) + shift
+
+
+def network(arm: str, init: str, seed: int) -> nn.Sequential:
+    """The network of an arm; all arms of one seed start from the same weights."""
+    norm, noisy, _ = ARMS[arm]
+    torch.manual_seed(seed)
+    model = mlp(norm, widths=WIDTHS, init=init)
+    if not noisy:
+        return model
+    layers = []
+    for name, layer in model.named_children():
+        layers += [Noise(1000 * seed + len(layers))] if name.startswith("act") else []
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the linear layers but the last."""
+    return [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)][:-1]
+
+
+@torch.no_grad()
+def hold_lengths(weights: Sequence[Tensor], lengths: Sequence[Tensor]) -> None:
+    """Scale every row of the weights to its length in `lengths`, of shape (rows, 1)."""
+    for weight, length in zip(weights, lengths, strict=True):
+        weight *= length / weight.norm(dim=1, keepdim=True)
+
+
+def log10_turn(model: nn.Module, lr: float) -> float:
+    """How far the last update turned the hidden weights: its length over theirs, mean of the layers' logarithms.
+
+    A layer without a gradient counts as turned by 10⁻¹⁰.
+    """
+    turns = [(lr * weight.grad.norm() / weight.norm()).item() for weight in hidden_weights(model)]
+    return sum(math.log10(max(turn, 1e-10)) for turn in turns) / len(turns)
+
+
+def grid(quick: bool = False) -> list[dict]:
+    """Every arm and start at every rate; quick: every other rate."""
+    return [
+        {"arm": arm, "init": init, "lr": lr} for init in INITS for lr in RATES[:: 2 if quick else 1] for arm in ARMS
+    ]
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Train one network; its scores after the last update, and its training loss and turns over the last ones."""
+    arm, lr = setting["arm"], setting["lr"]
+    model = network(arm, setting["init"], seed)
+    weights = hidden_weights(model)
+    lengths = [weight.detach().norm(dim=1, keepdim=True) for weight in weights]
+    losses, turned = [], []
+    for step, loss in updates(model, *split("train"), steps=STEPS, lr=lr, seed=seed, batch_size=BATCH_SIZE):
+        losses.append(loss)
+        if step > STEPS - LAST:
+            turned.append(log10_turn(model, lr))
+        if ARMS[arm][2]:
+            hold_lengths(weights, lengths)
+    tested = evaluate(model, *split("test"))
+    diverged = step < STEPS or not math.isfinite(tested.loss)
+    return {
+        "diverged": diverged,
+        "val_accuracy": evaluate(model, *split("val")).accuracy,
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "train_loss": None if diverged else sum(losses[-LAST:]) / LAST,
+        "log10_turn": None if diverged else sum(turned) / LAST,
+        "correct": tested.correct,
+    }
+
+
+def at_best_rate(rows: Sequence[Mapping], init: str, arm: str) -> Choice:
+    """An arm at the rate with the highest mean validation accuracy."""
+    return best(select(rows, init=init, arm=arm), over="lr")
+
+
+def starts(rows: Sequence[Mapping]) -> list[str]:
+    """The initializations there are rows of."""
+    there = {row["setting"]["init"] for row in rows}
+    return [init for init in INITS if init in there]
+
+
+class Gains(NamedTuple):
+    """The two parts of the gain of batch normalization; their sum is the gain."""
+
+    takes: Comparison
+    leaves: Comparison
+
+
+def gains(rows: Sequence[Mapping], init: str, without: str = NOISY, equal_rate: bool = False) -> Gains:
+    """BN minus BN with something taken away, and that minus the standard network.
+
+    Args:
+        without: the arm in which it is taken away.
+        equal_rate: all three at the best rate of the standard network, and not each at its own.
+    """
+    arms = (BN, without, STANDARD)
+    if equal_rate:
+        own = at_best_rate(rows, init, STANDARD)
+        chosen = [select(rows, init=init, arm=arm, **own.values) for arm in (BN, without)] + [own]
+    else:
+        chosen = [at_best_rate(rows, init, arm) for arm in arms]
+    return Gains(*(compare(INITS[init], chosen[i], chosen[i + 1], arms=(arms[i], arms[i + 1])) for i in (0, 1)))
+
+
+def comparisons(rows: list[dict], without: str = NOISY, equal_rate: bool = False) -> list[Comparison]:
+    """What is taken from the gain, in points of test accuracy, minus what is left of it."""
+    result = []
+    for init in starts(rows):
+        parts = gains(rows, init, without, equal_rate)
+        a, b = ({seed: part.a[seed] - part.b[seed] for seed in part.seeds} for part in parts)
+        edges = tuple(dict.fromkeys(edge for part in parts for edge in part.edges))
+        diverged = (parts.takes.diverged[0] + parts.takes.diverged[1], parts.leaves.diverged[1])
+        names = PARTS if without == NOISY else ("what holding takes", "what it leaves")
+        result.append(Comparison(INITS[init], a, b, arms=names, metric=GAIN, edges=edges, diverged=diverged))
+    return result
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Test accuracy over the learning rate, a panel for each start; the rings are the best rates."""
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    looks = {
+        STANDARD: (plotting.WITHOUT_BN, "-"),
+        NOISY_STANDARD: (plotting.WITHOUT_BN, ":"),
+        BN: (plotting.WITH_BN, "-"),
+        NOISY: (plotting.WITH_BN, ":"),
+        HELD: (plotting.GREEN, "--"),
+    }
+    picture, axes = plt.subplots(1, len(starts(rows)), figsize=(6.4, 3.8), sharey=True, squeeze=False)
+    for ax, init in zip(axes[0], starts(rows), strict=True):
+        for arm, (color, style) in looks.items():
+            runs = select(rows, init=init, arm=arm)
+            rates = sorted({row["setting"]["lr"] for row in runs})
+            scores = [[0.1 if r["diverged"] else r["test_accuracy"] for r in select(runs, lr=lr)] for lr in rates]
+            means = [sum(values) / len(values) for values in scores]
+            ax.plot(rates, means, style, color=color, label=arm)
+            for lr, values in zip(rates, scores, strict=True):
+                ax.plot([lr] * len(values), values, ".", ms=3, color=color, alpha=0.6)
+            lr = at_best_rate(rows, init, arm).values["lr"]
+            ax.plot(lr, means[rates.index(lr)], "o", ms=9, mfc="none", color=color)
+        ax.set(xscale="log", xlabel="learning rate", title=INITS[init], ylim=(0.6, 0.9))
+    axes[0, 0].set_ylabel("test accuracy")
+    picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return picture

@@ -1,0 +1,96 @@
+"""Whether free lengths of the weights are why batch normalization bears high learning rates, from the rows of `noise`.
+
+Behind batch normalization the length of a row of weights does nothing but divide its learning rate: steps make it
+grow, and growing it turns the rate down (chapter 12). Where rows are held at their first length this cannot happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log10
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import Comparison, select
+from .higher_rates import TOLERANCE, highest
+from .noise import BN, HELD, INITS, at_best_rate, starts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "Is the highest learning rate that works lower when the weights behind it are held at their first lengths?"
+CLAIM = (
+    "Here theoretical support is provided for one of its conjectured properties, namely, the ability to allow gradient"
+    " descent to succeed with less tuning of learning rates."
+)
+SOURCE = "arora2019theoretical"
+CHAPTER, ROWS = 17, "noise"
+METRIC = "log10_of_the_highest_usable_rate"
+DELTA = log10(2)  # rates are tried in half decades: less than that is no step of the grid on average
+FACTOR = "the initialization"
+
+TURNS = (0.1, 0.3, 1.0)  # the rates over which the turns of the weights are compared
+
+
+def usable(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, list[float]]:
+    """The usable rates of an arm, by seed: validation accuracy at most two points below the mean at its best rate."""
+    least = max(at_best_rate(rows, init, arm).means.values()) - TOLERANCE
+    found: dict[int, list[float]] = {}
+    for row in select(rows, init=init, arm=arm):
+        rates = found.setdefault(row["seed"], [])
+        if not row["diverged"] and row["val_accuracy"] >= least:
+            rates.append(row["setting"]["lr"])
+    return found
+
+
+def comparisons(rows: list[dict], arms: tuple[str, str] = (BN, HELD)) -> list[Comparison]:
+    """The highest usable rate with free lengths minus that with lengths held, in powers of ten."""
+    last = max(row["setting"]["lr"] for row in rows)
+    result = []
+    for init in starts(rows):
+        a, b = (usable(rows, init, arm) for arm in arms)
+        hidden = any(last in rates for rates in b.values())  # of A it may: its advantage is at least this large
+        result.append(
+            Comparison(
+                INITS[init],
+                *({seed: highest(rates) for seed, rates in arm.items()} for arm in (a, b)),
+                arms=arms,
+                metric=METRIC,
+                edges=(f"usable rate of {arms[1]!r}",) if hidden else (),
+            )
+        )
+    return result
+
+
+def slopes(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, float | None]:
+    """By seed: how many powers of ten more the weights turn for each power of ten in the rate, over TURNS."""
+    found: dict[int, dict[float, float | None]] = {}
+    for row in select(rows, init=init, arm=arm):
+        found.setdefault(row["seed"], {})[row["setting"]["lr"]] = row["log10_turn"]
+    result = {}
+    for seed, turns in found.items():
+        values = [turns.get(lr) for lr in TURNS]
+        result[seed] = None if None in values else float(np.polyfit(np.log10(TURNS), values, 1)[0])
+    return result
+
+
+def figure(rows: list[dict]) -> Figure:
+    """How far an update turns the weights over the learning rate, with free lengths and with lengths held."""
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    picture, axes = plt.subplots(1, len(starts(rows)), figsize=(6.4, 3.2), sharey=True, squeeze=False)
+    for ax, init in zip(axes[0], starts(rows), strict=True):
+        for arm, color in ((BN, plotting.WITH_BN), (HELD, plotting.GREEN)):
+            runs = [row for row in select(rows, init=init, arm=arm) if row["log10_turn"] is not None]
+            rates = sorted({row["setting"]["lr"] for row in runs if row["val_accuracy"] > 0.5})
+            turns = [[10 ** row["log10_turn"] for row in select(runs, lr=lr)] for lr in rates]
+            ax.plot(rates, [np.exp(np.mean(np.log(values))) for values in turns], color=color, label=arm)
+            for lr, values in zip(rates, turns, strict=True):
+                ax.plot([lr] * len(values), values, ".", ms=4, color=color, alpha=0.6)
+        ax.set(xscale="log", yscale="log", xlabel="learning rate", title=INITS[init])
+    axes[0, 0].set_ylabel("turn per update (radians)")
+    picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return picture

@@ -1,0 +1,1 @@
+"""What runs, keeps and judges the experiments."""

@@ -1,0 +1,154 @@
+"""What the experiments share: the data as tensors, the updates, and the scores.
+
+Arms are paired: two runs with the same seed start from the same weights (set `torch.manual_seed(seed)` before the model
+is made) and see the same batches in the same order, which comes from a generator of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import data
+from ..optim import cosine
+
+EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
+
+
+@lru_cache(maxsize=8)
+def split(name: str, count: int | None = None, half: bool = False) -> tuple[Tensor, Tensor]:
+    """Standardized images (N, 1, 28, 28) in float32 and labels (N,) of a split, shared: do not change them.
+
+    Args:
+        name: "train", "val" (the 2,000 embedded images) or "test" (all 10,000 official ones).
+        count: the first so many. Up to 10,000 training images come from the embedded split; more are the first of the
+            official ones, which hold no validation image up to 50,000.
+        half: 14x14 images, the means of 2x2 pixels: a quarter of the cost.
+
+    Raises:
+        ValueError: fewer images than `count`, or a training set with validation images in it.
+    """
+    if name == "train" and count is not None and 50_000 < count < 60_000:
+        raise ValueError(f"count must be at most 50000, or 60000 for all of them, got {count}")
+    images, labels = data.load(name, subset=name == "val" or (name == "train" and (count or 10_000) <= 10_000))
+    if count is not None and count > len(images):
+        raise ValueError(f"count must be at most {len(images)}, the images of {name!r}, got {count}")
+    x = torch.from_numpy(data.to_input(images[:count]))
+    if half:
+        x = nn.functional.avg_pool2d(x, 2)
+    return x, torch.from_numpy(labels[:count])
+
+
+def updates(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    batch_size: int = 128,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+) -> Iterator[tuple[int, float]]:
+    """Train `model` in place and yield (step, loss of its batch) after every update, step 1 first.
+
+    Every epoch is a new permutation of the examples; what does not fill a batch is left out. The iterator ends early,
+    after yielding it, at a loss that is not finite: the run has diverged.
+
+    Args:
+        lr: the step η; with schedule "cosine" it falls along half a cosine to 0 after the last step.
+        optimizer: "sgd" or "adam".
+        seed: of the order of the examples.
+
+    Raises:
+        ValueError: an unknown optimizer or schedule, or a batch larger than the training set.
+    """
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"schedule must be constant or cosine, got {schedule!r}")
+    if not 1 <= batch_size <= len(x):
+        raise ValueError(f"batch_size must be from 1 to the {len(x)} training images, got {batch_size}")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if optimizer == "sgd":
+        optimize = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)
+    elif optimizer == "adam":
+        optimize = torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
+    else:
+        raise ValueError(f"optimizer must be sgd or adam, got {optimizer!r}")
+    batches = _batches(len(x), batch_size, seed)
+    for step in range(1, steps + 1):
+        if schedule == "cosine":
+            optimize.param_groups[0]["lr"] = cosine(step - 1, steps, lr)
+        batch = next(batches)
+        model.train()
+        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        optimize.zero_grad()
+        loss.backward()
+        optimize.step()
+        value = loss.item()
+        yield step, value
+        if not math.isfinite(value):
+            return
+
+
+def _batches(examples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    rng = np.random.default_rng([seed, 1])  # a stream of its own, as in the study `numpy_cnn`
+    while True:
+        order = torch.from_numpy(rng.permutation(examples))
+        yield from order[: examples - examples % batch_size].split(batch_size)
+
+
+class Scores(NamedTuple):
+    """How good logits are: mean cross entropy (nats), share of right answers, calibration error, who was right."""
+
+    loss: float
+    accuracy: float
+    calibration_error: float
+    correct: np.ndarray
+
+
+@torch.no_grad()
+def logits(model: nn.Module, x: Tensor, batch_size: int = EVALUATION_BATCH) -> Tensor:
+    """The logits (N, K) in evaluation mode; the mode of every layer is put back."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        return torch.cat([model(part) for part in x.split(batch_size)])
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def scores(logits: Tensor, y: Tensor, bins: int = 15) -> Scores:
+    """Compare logits (N, K) with labels (N,). Logits that are not finite count as wrong, with an infinite loss.
+
+    The calibration error is the expected calibration error of Guo et al. (2017), equation 3: the examples in `bins`
+    equal bins by confidence, |accuracy − confidence| of each averaged over the examples.
+    """
+    if not torch.isfinite(logits).all():
+        return Scores(math.inf, *_accuracy_and_calibration(torch.softmax(logits.double(), 1).nan_to_num(0), y, bins))
+    logits = logits.double()
+    loss = nn.functional.cross_entropy(logits, y).item()
+    return Scores(loss, *_accuracy_and_calibration(torch.softmax(logits, 1), y, bins))
+
+
+def _accuracy_and_calibration(probability: Tensor, y: Tensor, bins: int) -> tuple[float, float, np.ndarray]:
+    confidence, predicted = probability.max(1)
+    correct = ((predicted == y) & (confidence > 0)).numpy()
+    confidence = confidence.numpy()
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(which, weights=correct - confidence, minlength=bins)
+    return float(correct.mean()), float(np.abs(gaps).sum() / len(y)), correct
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> Scores:
+    """The scores of a model on images and labels, in evaluation mode."""
+    return scores(logits(model, x), y)

@@ -1,0 +1,1 @@
+"""What is measured but is no claim: the book's own networks, the cost of a step, the ladder."""

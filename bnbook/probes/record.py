@@ -1,0 +1,180 @@
+"""Run a model once on a batch and keep what its layers return; the model stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import data, nn
+from .recorder import Layers, Recorder, choose
+
+if TYPE_CHECKING:
+    import torch
+
+Recorded = dict[str, tuple[np.ndarray, np.ndarray | None]]
+
+
+def record(
+    model: nn.Sequential | torch.nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    *,
+    loss: Callable | None = None,
+    layers: Layers = None,
+    training: bool | None = True,
+) -> Recorded:
+    """Per layer its output for one batch, and the gradient of the loss for that output (None where there is none).
+
+    The model stays as it is: parameters and their gradients, statistics, modes, hooks, random states, also when its
+    forward pass raises. Torch models are run on copies of their parameters and buffers, NumPy models are copied.
+
+    Args:
+        model: a torch model, or a `bnbook.nn.Sequential`. Layers are known by their names; the second call of a shared
+            torch module adds "#2", a part of an output "[0]" (see `Recorder`). A torch module that only hands on the
+            output of its last layer is left out, unless `layers` asks for it.
+        inputs: an array or a tensor (images as `data.load` gives them, uint8 (N, 28, 28), are standardized), or for
+            torch a tuple of arguments or a mapping of keyword arguments. Tensors go to the device of the model.
+        targets: what the loss compares with. None: no gradients, unless `loss` is a function of the output alone.
+        loss: (output, targets) → the number whose gradients are taken; for NumPy models a layer like
+            `nn.CrossEntropyLoss`, which is the default for integer targets.
+        layers: names, or a class or several (`torch.nn.ReLU`); None means all.
+        training: run in training mode, in evaluation mode, or with None every module in the mode it is in.
+
+    Raises:
+        TypeError: a model or a loss of another kind; without `loss`, targets that are no class labels or an output
+            that is no tensor.
+        ValueError: no such layer; a loss that is not one number or has no gradient; a compiled or a lazy model.
+    """
+    if isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8:
+        inputs = data.to_input(inputs)
+    if isinstance(model, nn.Sequential):
+        return _record_numpy(model, inputs, targets, loss, layers, training)
+    return _record_torch(model, inputs, targets, loss, layers, training)
+
+
+def _record_numpy(model, inputs, targets, loss, layers, training) -> Recorded:
+    model = copy.deepcopy(model)
+    if training is not None:
+        model.train(training)
+    named = dict(_rows(model))
+    chosen = choose(named, layers)
+    recorded, x = {}, inputs
+    for name, layer in named.items():
+        x = layer(x)
+        recorded[name] = (x, None)
+    if targets is not None or loss is not None:
+        loss = nn.CrossEntropyLoss() if loss is None else copy.deepcopy(loss)
+        if not isinstance(loss, nn.Module):
+            raise TypeError(f"loss must be a layer of bnbook.nn like CrossEntropyLoss, got {type(loss).__name__}")
+        loss(x) if targets is None else loss(x, targets)
+        grad = loss.backward()
+        for name, layer in reversed(named.items()):
+            recorded[name] = (recorded[name][0], grad)
+            grad = layer.backward(grad)
+    return {name: recorded[name] for name in chosen}
+
+
+def _rows(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers under their dotted names; a row within the row is opened."""
+    for name, layer in model.named_children():
+        yield from _rows(layer, f"{prefix}{name}.") if isinstance(layer, nn.Sequential) else [(prefix + name, layer)]
+
+
+def _record_torch(model, inputs, targets, loss, layers, training) -> Recorded:
+    import torch
+
+    recorder = Recorder(model, layers=layers)
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    args = [] if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    kwargs = inputs if isinstance(inputs, Mapping) else {}
+    with torch.inference_mode(False), _on_copies(model) as leaves, recorder:  # (which turns gradients on, too)
+
+        def leaf(value):
+            value = _tensor(value, device)
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                return value
+            leaves.append(value.requires_grad_())  # so that frozen layers have gradients of their outputs, too
+            return value.clone()  # which a layer may change in place; a leaf it may not
+
+        if training is not None:
+            model.train(training)
+        output = model(*map(leaf, args), **{name: leaf(value) for name, value in kwargs.items()})
+        if targets is not None or loss is not None:
+            # Unlike backward(), it adds nothing to `.grad`; the recorder listens.
+            torch.autograd.grad(_loss(output, targets, loss), leaves, allow_unused=True)
+    return {name: (values[0], recorder.gradients[name][0]) for name, values in recorder.activations.items()}
+
+
+def _loss(output, targets, loss):
+    """The number whose gradients are taken."""
+    import torch
+
+    if loss is None:
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"the model returns a {type(output).__name__}: give loss=, a function of it and targets")
+        targets = torch.as_tensor(targets)
+        if targets.is_floating_point() or targets.dtype in (torch.bool, torch.complex64, torch.complex128):
+            raise TypeError(f"targets must be integer class labels, got {targets.dtype}; or give loss=")
+        loss, targets = torch.nn.functional.cross_entropy, targets.long()
+    if isinstance(output, torch.Tensor):
+        targets = _tensor(targets, output.device)
+    value = loss(output) if targets is None else loss(output, targets)
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"loss must return a tensor with one number, got {got}")
+    if not value.requires_grad:
+        raise ValueError("the loss has no gradient (no_grad or detach in the model?): give the inputs alone")
+    return value
+
+
+def _tensor(value, device):
+    """Copies of tensors and arrays, as tensors on the device; anything else as it is."""
+    import torch
+
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.copy())  # of any strides
+    return value.detach().to(device, copy=True) if isinstance(value, torch.Tensor) else value
+
+
+@contextmanager
+def _on_copies(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Give the modules copies of their tensors; afterwards their attributes and the random states are as before.
+
+    Yields:
+        the copies of the parameters: leaves that require gradients, also where the parameters are frozen.
+
+    Raises:
+        ValueError: parameters of lazy modules, which have no values yet.
+    """
+    import torch
+
+    if lazy := [name for name, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)]:
+        raise ValueError(f"the model has parameters without values, {lazy}: call it once on a batch first")
+    tables = [vars(module) for module in model.modules()]  # what a module is: attributes, and dictionaries among them
+    tables += [value for table in tables for value in table.values() if type(value) in (dict, OrderedDict)]
+    before = [(table, dict(table)) for table in tables]
+    tensors = {id(v): v for table in tables for v in table.values() if isinstance(v, torch.Tensor)}
+    copies = {key: tensor.detach().clone() for key, tensor in tensors.items()}  # one each: tied weights remain tied
+    leaves = [copies[key] for key, v in tensors.items() if isinstance(v, torch.nn.Parameter) and v.is_floating_point()]
+    cuda = {tensor.device.index for tensor in tensors.values() if tensor.is_cuda}
+    python, numpy = random.getstate(), np.random.get_state()
+    mps = torch.mps.get_rng_state() if any(tensor.is_mps for tensor in tensors.values()) else None
+    with torch.random.fork_rng(cuda, device_type="cuda"):
+        try:
+            for table in tables:
+                table.update({name: copies[id(v)] for name, v in table.items() if id(v) in copies})
+            yield [leaf.requires_grad_() for leaf in leaves]
+        finally:
+            for table, content in before:
+                table.clear()
+                table.update(content)
+            random.setstate(python)
+            np.random.set_state(numpy)
+            if mps is not None:
+                torch.mps.set_rng_state(mps)

@@ -1,0 +1,72 @@
+"""What a recorded result is in the words of JSON, and where it comes from."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from . import __version__
+
+
+def plain(value: object) -> object:
+    """`value` in the words of JSON: arrays as lists, NumPy's scalars as Python's, and NaN and infinities as None.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars, and torch's tensors
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise TypeError(f"a row holds numbers, strings, lists and dicts of them, got {type(value).__name__}: {value!r}")
+
+
+def provenance(command: str, **more: str) -> dict[str, str]:
+    """Where rows come from: the command, the versions, the processor, the day, and the commit where there is git.
+
+    Args:
+        more: further versions and names, such as `torch=torch.__version__`; they may replace what this finds itself.
+    """
+    import numpy as np
+
+    return {
+        "command": command,
+        "bnbook": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+    } | more
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@cache  # that of the code this process runs, whatever is committed meanwhile
+def _commit() -> str:
+    """The commit of this package's folder, with "+" where files of the package differ from it."""
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -1,0 +1,64 @@
+"""Every checker accepts right answers, refuses wrong ones, and knows a stub when it sees one.
+
+The answers are those of `test_exercises_chNN.py`: `RIGHT` maps an exercise to an answer or a list of them, `WRONG` to a
+list or a dictionary of answers that must be refused.
+"""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from bnbook.checking import check, exercises
+
+CHAPTERS = sorted(path.stem.rpartition("_")[2] for path in Path(__file__).parent.glob("chapters/test_ch*.py"))
+RIGHT, WRONG = {}, {}
+for chapter in CHAPTERS:
+    importlib.import_module(f"bnbook.checking.chapters.{chapter}")
+    answers = importlib.import_module(f"tests.checking.chapters.test_{chapter}")
+    RIGHT |= answers.RIGHT
+    WRONG |= answers.WRONG
+
+
+def cases(table: dict) -> list:
+    named = {name: group if isinstance(group, list | dict) else [group] for name, group in table.items()}
+    return [
+        pytest.param(exercise, answer, id=f"{exercise}-{name}")
+        for exercise, group in named.items()
+        for name, answer in (group.items() if isinstance(group, dict) else enumerate(group))
+    ]
+
+
+@pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))
+def test_a_right_answer_is_correct(exercise, answer):
+    for _ in range(2):  # every check draws new cases
+        verdict = check(exercise, answer)
+        assert verdict.passed is True, verdict
+        assert repr(verdict) == f"{exercise}: correct"
+
+
+@pytest.mark.parametrize(("exercise", "answer"), cases(WRONG))
+def test_a_wrong_answer_is_refused(exercise, answer):
+    for _ in range(2):
+        verdict = check(exercise, answer)
+        assert verdict.passed is False, verdict
+        assert repr(verdict).startswith(f"{exercise}: not yet. ")
+
+
+@pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))
+def test_a_stub_is_not_attempted(exercise, answer):
+    for stub in (NotImplemented, lambda *arguments: NotImplemented)[: 1 + callable(answer)]:
+        verdict = check(exercise, stub)
+        assert verdict.passed is None
+        assert repr(verdict) == f"{exercise}: not attempted"
+
+
+def test_every_checker_is_tested_with_three_wrong_answers_at_least():
+    assert set(RIGHT) == set(WRONG) == set(exercises._CHECKERS)
+    assert [name for name, group in WRONG.items() if len(group) < 3] == []
+    assert {name.partition(".")[0] for name in RIGHT} == set(CHAPTERS)
+
+
+def test_an_unknown_exercise_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"no exercise 'ch02\.nothing'.*ch02\.normalize"):
+        check("ch02.nothing", 1)

@@ -1,0 +1,183 @@
+"""The networks of the experiments and the loop that trains them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bnbook import data
+from bnbook.experiments import protocol as T
+from bnbook.models.torch_mlp import Block, initialize, mlp, residual_mlp
+
+
+def seeded(make, seed=0, **settings):
+    torch.manual_seed(seed)
+    return make(**settings)
+
+
+# --- networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [mlp, residual_mlp])
+@pytest.mark.parametrize("norm", ["batch", "layer", "group"])
+def test_arms_of_one_seed_start_from_the_same_weights(make, norm):
+    plain, other = seeded(make, norm="none"), seeded(make, norm=norm)
+    linear = [[layer for layer in m.modules() if isinstance(layer, torch.nn.Linear)] for m in (plain, other)]
+    assert len(linear[0]) >= 3
+    for a, b in zip(*linear, strict=True):
+        assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+
+
+def test_the_norm_stands_where_placement_says():
+    def names(**settings):
+        return [name for name, _ in mlp(widths=(16,), **settings).named_children()]
+
+    assert names() == ["flatten", "fc1", "bn1", "act1", "out"]
+    assert names(placement="after", dropout=0.5) == ["flatten", "fc1", "act1", "bn1", "drop1", "out"]
+    assert names(placement="after", dropout=0.5, dropout_at="norm") == "flatten fc1 act1 drop1 bn1 out".split()
+    assert names(dropout=0.5, dropout_at="norm") == "flatten fc1 drop1 bn1 act1 out".split()
+    assert names(norm="none") == ["flatten", "fc1", "act1", "out"]
+
+
+def test_a_skipinit_network_begins_as_its_stem_and_head():
+    model = seeded(residual_mlp, norm="skipinit", depth=6, width=16)
+    x = torch.randn(5, 1, 28, 28)
+    assert torch.equal(model(x), model.out(torch.relu(model.stem(x.flatten(1)))))
+    block = Block(16, "none")
+    h = torch.randn(5, 16)
+    assert torch.allclose(block(h) - h, block.branch(h), atol=1e-6) and block.branch(h).std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "init, variance",
+    [("he", 2 / 400), ("xavier", 2 / 1000), ("default", 1 / 1200), (0.05, 0.0025), ("orthogonal", 1 / 600)],
+)
+def test_initial_weights_have_the_variance_that_is_said(init, variance):
+    layer = torch.nn.Linear(400, 600)
+    torch.nn.init.constant_(layer.weight, math.nan) if init != "default" else None
+    initialize(layer, init)
+    assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
+    assert (layer.bias == 0).all() == (init != "default")
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: mlp("instance"), "norm must be one of none, batch, layer, group, got 'instance'"),
+        (lambda: mlp(activation="gelu"), "activation must be one of relu, tanh, sigmoid, linear, got 'gelu'"),
+        (lambda: mlp(placement="inside"), "placement must be one of before, after, got 'inside'"),
+        (lambda: mlp(dropout_at="start"), "dropout_at must be one of end, norm, got 'start'"),
+        (lambda: mlp(init="zeros"), "init must be one of default, he, xavier, orthogonal, got 'zeros'"),
+        (lambda: mlp(init=-1.0), "or a positive standard deviation, got -1.0"),
+        (lambda: residual_mlp(depth=5), "depth must be even and at least 2, two layers a block, got 5"),
+        (lambda: T.split("train", 55_000), "count must be at most 50000, or 60000"),
+        (lambda: T.split("val", 3_000), "count must be at most 2000, the images of 'val', got 3000"),
+    ],
+)
+def test_bad_settings_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def problem(n=50):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(n, 6, generator=generator)
+    return x, (x[:, 0] + x[:, 1] > 0).long()
+
+
+def small(norm="batch", seed=0):
+    return seeded(mlp, seed, norm=norm, widths=(8,), in_features=6, out_features=2)
+
+
+def test_a_step_is_that_of_plain_gradient_descent():
+    x, y = problem(16)
+    model, reference = small(), small()
+    for _ in T.updates(model, x, y, steps=1, lr=0.3, seed=0, batch_size=16):
+        pass
+    torch.nn.functional.cross_entropy(reference(x), y).backward()  # the order within the one batch makes no difference
+    for new, old in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(new, old - 0.3 * old.grad, atol=1e-6)
+
+
+def test_every_epoch_is_another_order_of_the_same_examples_and_leaves_an_incomplete_batch_out():
+    batches = T._batches(10, 4, seed=0)
+    first, second = ([next(batches).tolist() for _ in range(2)] for _ in range(2))
+    for epoch in (first, second):
+        assert len({i for batch in epoch for i in batch}) == 8
+    assert first != second
+    again = T._batches(10, 4, seed=0)
+    assert [next(again).tolist() for _ in range(2)] == first
+    assert next(T._batches(10, 4, seed=1)).tolist() != first[0]
+
+
+def test_the_cosine_schedule_begins_at_lr_and_ends_near_zero(monkeypatch):
+    seen = []
+    original = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda s, *a: (seen.append(s.param_groups[0]["lr"]), original(s, *a)))
+    for _ in T.updates(small(), *problem(), steps=10, lr=0.2, seed=0, batch_size=10, schedule="cosine"):
+        pass
+    assert seen == pytest.approx([0.1 * (1 + math.cos(math.pi * t / 10)) for t in range(10)])
+
+
+def test_a_run_that_diverges_ends_there():
+    model = small("none")
+    losses = [loss for _, loss in T.updates(model, *problem(), steps=300, lr=1e30, seed=0, batch_size=10)]
+    assert len(losses) < 300 and not math.isfinite(losses[-1]) and all(map(math.isfinite, losses[:-1]))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"optimizer": "lion"}, "optimizer must be sgd or adam, got 'lion'"),
+        ({"schedule": "linear"}, "schedule must be constant or cosine, got 'linear'"),
+        ({"batch_size": 64}, "batch_size must be from 1 to the 50 training images, got 64"),
+    ],
+)
+def test_bad_training_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        next(T.updates(small(), *problem(), **{"steps": 1, "lr": 0.1, "seed": 0, "batch_size": 10} | settings))
+
+
+# --- data and scores -------------------------------------------------------------------------------------------------
+
+
+def test_the_splits_of_the_experiments_are_disjoint_and_standardized():
+    x, y = T.split("train")
+    assert x.shape == (10_000, 1, 28, 28) and x.dtype == torch.float32
+    assert T.split("train", 500)[0].shape[0] == 500 and torch.equal(T.split("train", 500)[1], y[:500])
+    assert T.split("train", 500, True)[0].shape == (500, 1, 14, 14)
+    assert float(T.split("train", 500, True)[0][3, 0, 2, 5]) == pytest.approx(
+        float(x[3, 0, 4:6, 10:12].mean()), abs=1e-6
+    )
+    assert abs(float(x.mean())) < 0.02 and abs(float(x.std()) - 1) < 0.02
+    images = {split: {image.tobytes() for image in data.load(split)[0]} for split in ("train", "val")}
+    assert T.split("val")[0].shape[0] == 2_000 and len(images["train"] & images["val"]) < 5  # some images occur twice
+
+
+def test_scores_of_known_logits():
+    probability = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], dtype=torch.float64)
+    result = T.scores(probability.log(), torch.tensor([0, 1, 1, 1]))
+    assert result.correct.tolist() == [True, False, True, True] and result.accuracy == 0.75
+    assert result.loss == pytest.approx(-(math.log(0.9) + math.log(0.1) + 2 * math.log(0.6)) / 4)
+    assert result.calibration_error == pytest.approx((abs(0.5 - 0.9) * 2 + abs(1 - 0.6) * 2) / 4)
+
+
+def test_logits_that_are_no_numbers_are_wrong():
+    result = T.scores(torch.tensor([[math.nan, 1.0], [0.0, 9.0]]), torch.tensor([0, 1]))
+    assert result.loss == math.inf and result.correct.tolist() == [False, True]
+
+
+def test_evaluation_leaves_model_and_modes_alone():
+    model = small()
+    model.bn1.eval()
+    x, y = problem()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parts = T.evaluate(model, x, y)
+    assert model.training and not model.bn1.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.eval()
+    assert np.array_equal(parts.correct, (model(x).argmax(1) == y).numpy())

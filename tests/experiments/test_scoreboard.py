@@ -1,0 +1,289 @@
+"""The scoreboard: every experiment has its row, the rows say what the results say, and the page shows both.
+
+A row on the page is a label, a heading, a cell that prints `scoreboard.details`, and four points about what it means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import nb as tool
+import nb_guards as guards
+import pytest
+from nbformat import NotebookNode
+
+from bnbook import experiments
+from bnbook.experiments import Comparison, scoreboard
+from bnbook.experiments.engine.rows import ResultsError
+from bnbook.experiments.engine.statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+
+PAGE = tool.BOOK / "18_scoreboard.ipynb"
+OWN = sorted(path.stem for path in Path(experiments.__file__).parent.glob("claims/[a-z]*.py"))
+ON_THE_BOARD = [name for titles in scoreboard.CLAIMS.values() for name in titles]
+POINTS = ("Strongest fair version", "Larger studies", "Does not reach", "Would change it")
+
+
+def list_of_chapter_1() -> dict[str, str]:
+    """The claims of chapter 1, with what stands in the column of verdicts."""
+    (text,) = (cell.source for cell in tool.read(tool.BOOK / "01_why.ipynb").cells if "| verdict |" in cell.source)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return {line[0]: line[-1] for line in cells}
+
+
+def test_the_board_answers_the_list_of_chapter_1():
+    assert list(scoreboard.CLAIMS) == list(list_of_chapter_1())
+
+
+def test_every_line_of_chapter_1_links_to_its_rows():
+    for line, verdict in list_of_chapter_1().items():
+        anchors = [f"scoreboard-{name.replace('_', '-')}" for name in scoreboard.CLAIMS[line]]
+        assert re.findall(r"\]\(#([\w-]+)\)", verdict) == anchors, line
+
+
+def test_every_experiment_is_on_the_board_once():
+    assert sorted(ON_THE_BOARD) == OWN
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page() -> NotebookNode:
+    return tool.read(PAGE)
+
+
+@pytest.fixture(scope="module")
+def board() -> list[scoreboard.Row]:
+    return scoreboard.board()
+
+
+def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
+    """What is wrong with the rows on a page."""
+    found = []
+    if scoreboard.table(board) not in shown(page, "Markdown(scoreboard.table("):
+        found.append(f"the stored table is not that of the results: run tools/nb.py run {PAGE.name}")
+    for row in board:
+        label = f"({row.anchor})=\n"
+        places = [i for i, cell in enumerate(page.cells) if cell.cell_type == "markdown" and label in cell.source]
+        if len(places) != 1:
+            found.append(f"{row.name}: the label {row.anchor} stands in {len(places)} cells")
+            continue
+        before = page.cells[places[0]].source.split(label)[1]
+        after = re.split(r"^(?:\(.*\)=|## .*)$", page.cells[places[0] + 2].source, flags=re.M)[0]
+        if not before.startswith(f"### {row.title}\n"):
+            found.append(f"{row.name}: the heading is not {row.title!r}")
+        if row.module.SOURCE not in before:
+            found.append(f"{row.name}: {row.module.SOURCE} is not cited as the source")
+        points = re.findall(r"^- \*\*(.*?)\.?\*\*.*$", after, flags=re.M)
+        if tuple(points) != POINTS:
+            found.append(f"{row.name}: the points are {points}")
+        if not re.search(r"^- \*\*Larger studies\.\*\*.*\{cite", after, flags=re.M):
+            found.append(f"{row.name}: nothing is cited among the larger studies")
+        text = shown(page, f'Markdown(scoreboard.details(rows["{row.name}"]))', places[0] + 1)
+        if f"> “{row.module.CLAIM}”" not in text:
+            found.append(f"{row.name}: the claim is not quoted in the source's own sentence")
+        if row.sentence not in text:
+            found.append(f"{row.name}: the stored verdict is not that of the results: run tools/nb.py run {PAGE.name}")
+        elif scoreboard.details(row) not in text:
+            found.append(f"{row.name}: the stored row is not that of the results: run tools/nb.py run {PAGE.name}")
+    return found
+
+
+def shown(page: NotebookNode, code: str, number: int | None = None) -> str:
+    """The stored output of the cell with this code (of this number), empty where there is none."""
+    cells = page.cells if number is None else page.cells[number : number + 1]
+    return "\n".join(
+        text for c in cells if c.cell_type == "code" and code in c.source for text in guards.output_texts(c)
+    )
+
+
+def test_the_page_shows_every_row_as_the_results_have_it(page, board):
+    assert problems(page, board) == []
+
+
+def tampered(page: NotebookNode, old: str, new: str) -> NotebookNode:
+    text = json.dumps(page, ensure_ascii=False)
+    assert old in text
+    return NotebookNode(json.loads(text.replace(old, new), object_hook=NotebookNode))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("(scoreboard-higher-rates)=", "(scoreboard-rates)=", "higher_rates: the label scoreboard-higher-rates"),
+        ("is the reason\\n\\n", "was the reason\\n\\n", "rate_is_the_reason: the heading"),
+        ("`bjorck2018understanding`.", "`santurkar2018how`.", "rate_is_the_reason: bjorck2018understanding is not"),
+        ("much higher learning rates", "higher learning rates", "higher_rates: the claim is not quoted"),
+        ('rows[\\"faster\\"]', 'rows[\\"depth\\"]', "faster: the claim is not quoted"),
+        ("**Larger studies.**", "**Larger studies**", "faster: nothing is cited"),
+        ("- **Would change it**", "- **Would be nice**", "depth: the points are"),
+        ("| measured as |", "| experiment |", "the stored table"),
+        ("**Our setting.** Fashion-MNIST", "**Our setting.** MNIST", "gradients: the stored row is not"),
+    ],
+)
+def test_a_page_that_was_tampered_with_is_found_out(page, board, old, new, said):
+    assert any(problem.startswith(said) for problem in problems(tampered(page, old, new), board))
+
+
+def test_a_stored_verdict_that_the_results_do_not_give_is_found_out(page, board):
+    """As when rows were added and the page was not run again."""
+    changed = [
+        dataclasses.replace(
+            row,
+            judged=experiments.Verdict("supported here", "Supported here: made up.", {}),
+            comparisons=(),
+        )
+        for row in board
+    ]
+    found = problems(page, changed)
+    assert all(any(problem.startswith(f"{row.name}: the stored verdict") for problem in found) for row in board)
+
+
+def test_an_experiment_that_the_page_does_not_show_is_found_out(page, board):
+    new = dataclasses.replace(board[0], name="newest")
+    assert problems(page, [*board, new])[-1] == "newest: the label scoreboard-newest stands in 0 cells"
+
+
+# The rows
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """A folder with the committed rows of `gradients`, which are complete."""
+    (tmp_path / "gradients.jsonl").write_bytes((experiments.RESULTS / "gradients.jsonl").read_bytes())
+    return tmp_path
+
+
+def test_a_complete_row_has_the_verdict_of_judge(results):
+    row = scoreboard.row("gradients", results)
+    expected = experiments.judge(experiments.load("gradients"))
+    assert (row.judged, row.word, row.sentence) == (expected, expected.word, expected.sentence)
+    assert row.done == row.planned == 560
+    text = scoreboard.details(row)
+    assert expected.sentence in text and row.module.CLAIM in text
+    for comparison in row.module.comparisons(experiments.load("gradients")):
+        outcome = expected.outcomes[comparison.name].removesuffix(" here")
+        line = rf"^\| {re.escape(comparison.name)} \| \S+ \((\S+) times\) \| \[.*\] \| {outcome} \|$"
+        found = re.search(line, text, flags=re.M)
+        assert float(found[1]) == pytest.approx(10**comparison.difference.mean, rel=0.05)  # decades, in two digits
+
+
+def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
+    file = results / "gradients.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    row = scoreboard.row("gradients", results)
+    assert (row.judged, row.word, row.comparisons) == (None, "no verdict yet", ())
+    assert row.sentence == "No verdict yet: 559 of 560 planned runs."
+    assert row.sentence in scoreboard.details(row) and "| condition |" not in scoreboard.details(row)
+    assert "**no verdict yet** (559 of 560 runs)" in scoreboard.table([row])
+
+
+def test_stale_rows_and_more_seeds_than_planned_do_not_count(results):
+    file = results / "gradients.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    more = [line | {"seed": line["seed"] + 100} for line in lines if line["seed"] < 2]
+    stale = [line | {"version": 0} for line in lines if line["seed"] == 9]
+    kept = [line for line in lines if line["seed"] < 9 and line["setting"]["depth"] != 80]
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *more, *stale]))
+    settings = {json.dumps(line["setting"]) for line in lines}
+    deep = {setting for setting in settings if json.loads(setting)["depth"] == 80}
+    row = scoreboard.row("gradients", results)
+    assert row.done == (len(settings) - len(deep)) * 10 + len(deep) * 2 and row.judged is None
+
+
+@pytest.mark.parametrize("name", ON_THE_BOARD)
+def test_without_rows_there_is_no_verdict(tmp_path, name):
+    row = scoreboard.row(name, tmp_path)
+    assert (row.judged, row.done) == (None, 0) and row.planned > 1
+    assert f"No verdict yet: 0 of {row.planned:,} planned runs." in scoreboard.details(row)
+
+
+def test_damaged_results_are_not_shown(results):
+    with (results / "gradients.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(ResultsError, match=r"gradients\.jsonl.*line 561"):
+        scoreboard.row("gradients", results)
+
+
+def test_an_experiment_without_a_line_is_named(monkeypatch):
+    monkeypatch.setattr(scoreboard, "CLAIMS", {})
+    with pytest.raises(ValueError, match=r"'gradients' must stand in bnbook\.scoreboard\.CLAIMS"):
+        scoreboard.row("gradients")
+
+
+def test_a_line_without_experiments_is_in_the_table(monkeypatch):
+    monkeypatch.setattr(scoreboard, "CLAIMS", {"It does the laundry.": {}})
+    assert scoreboard.table([]).splitlines()[-1] == "| It does the laundry. | not measured yet | no verdict yet |"
+
+
+# The picture
+
+
+def conditions(delta: float) -> list[Comparison]:
+    """Effects of 3, −2 and 0 δ, one with a run that has no value."""
+    wiggle = (-0.01, 0.0, 0.01)
+    made = [
+        Comparison(f"{d} δ", {s: delta * (d + w) for s, w in enumerate(wiggle)}, dict.fromkeys(range(3), 0.0))
+        for d in (3, -2, 0)
+    ]
+    return [*made, Comparison("diverged", {0: None, 1: 0.0, 2: 0.0}, dict.fromkeys(range(3), 0.0))]
+
+
+def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import to_hex
+
+    from bnbook import plotting
+
+    row = scoreboard.row("gradients", results)
+    made = conditions(row.module.DELTA)
+    outcomes = dict(zip((c.name for c in made), (SUPPORTED, CONTRADICTED, INCONCLUSIVE, INCONCLUSIVE), strict=True))
+    judged = experiments.Verdict("depends on the weather", "Depends on the weather: made up.", outcomes)
+    rows = [
+        dataclasses.replace(row, judged=judged, comparisons=made),
+        dataclasses.replace(row, title="Nothing yet", done=3, judged=None, comparisons=()),
+    ]
+    figure = scoreboard.forest(rows)
+    try:
+        (ax,) = figure.axes
+        dots = {
+            round(float(line.get_xdata()[0]), 6): (line.get_marker(), to_hex(line.get_color()))
+            for line in ax.lines
+            if len(line.get_xdata()) == 1
+        }
+        assert dots == {
+            3.0: ("o", plotting.GREEN.lower()),
+            -2.0: ("s", plotting.PURPLE.lower()),
+            0.0: ("D", plotting.GREY.lower()),
+        }
+        bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_solid_capstyle() == "butt"]
+        for bar, comparison in zip(bars, made, strict=False):
+            low, high = (float(value) * row.module.DELTA for value in bar.get_xdata())
+            assert (low, high) == pytest.approx((comparison.difference.low, comparison.difference.high))
+        assert len(bars) == 3
+        words = [text.get_text() for text in ax.texts]
+        assert words == ["Even gradients", "depends", "Nothing yet", "3 of 560 runs"]
+        assert ax.get_xlim() == (-200, 200)
+    finally:
+        plt.close(figure)
+
+
+def test_a_condition_without_a_value_has_a_row_of_dashes(results):
+    row = scoreboard.row("gradients", results)
+    made = conditions(row.module.DELTA)
+    judged = experiments.verdict(made, row.module.DELTA)
+    text = scoreboard.details(dataclasses.replace(row, judged=judged, comparisons=made))
+    assert "| diverged | – | – | inconclusive |" in text and "a seed has no value" in text
+
+
+def test_a_row_links_to_its_chapter_where_the_contents_list_it(results, tmp_path, monkeypatch):
+    row = scoreboard.row("gradients", results)
+    assert "See [chapter 13](13_signals.ipynb)." in scoreboard.details(row)
+    monkeypatch.setattr(scoreboard, "BOOK", tmp_path / "book")
+    assert "See chapter 13." in scoreboard.details(row)
+    (tmp_path / "_toc.yml").write_text("chapters:\n  - file: book/13_other\n")
+    assert "See [chapter 13](13_other.ipynb)." in scoreboard.details(row)

@@ -1,0 +1,631 @@
+"""The mistakes planted in the package: each with the test that notices it.
+
+python -m tests.mutants            plants them one by one and prints the table
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bnbook.checking.planting import Mutant, pytest_quietly, run, table
+
+NORM = "tests/functional/test_normalization.py"
+THREADS = "tests/functional/test_reduce.py"
+OPERATORS = "tests/functional/test_operators.py"
+ERRORS = "tests/functional/test_errors.py"
+MODULES = "tests/nn/test_modules.py"
+LAYERS = "tests/nn/test_layers.py"
+
+
+def _n(name: str, old: str, new: str, test: str, why: str, module: str = "functional.batch_norm") -> Mutant:
+    return Mutant(name, module, old, new, test, why)
+
+
+def _textbook(case: str) -> str:
+    return f"{NORM}::test_output_is_the_textbook_formula[float64-{case}]"
+
+
+def _numeric(case: str) -> str:
+    return f"{NORM}::test_gradients_are_the_numeric_ones[{case}]"
+
+
+def _running(case: str) -> str:
+    return f"{NORM}::test_running_statistics[0.37-float64-{case}]"
+
+
+def _memory(case: str) -> str:
+    return f"{NORM}::test_any_memory_is_read_kept_and_left_alone[{case}]"
+
+
+MUTANTS = (
+    # batch normalization, forward
+    _n(
+        "wrong axis",
+        "    axes = (0, *range(2, x.ndim))\n    weight, bias",
+        "    axes = (0,)\n    weight, bias",
+        _textbook("batch_norm-training-4d"),
+        "the statistics of a pixel instead of a channel: right for (N, C), wrong for images",
+    ),
+    _n(
+        "variance over m - 1",
+        "        var = _sum(axes, xc, xc) / max(m, 1)",
+        "        var = _sum(axes, xc, xc) / max(m - 1, 1)",
+        _textbook("batch_norm-training-3d"),
+        "the unbiased variance where the batch is normalized",
+    ),
+    _n(
+        "one-pass variance",
+        "        var = _sum(axes, xc, xc) / max(m, 1)",
+        "        var = np.square(x).sum(axes, keepdims=True) / max(m, 1) - mean.astype(x.dtype) ** 2",
+        f"{NORM}::test_a_large_mean_takes_no_digits[batch_norm-float64]",
+        "E[x²] − E[x]²: exact on paper, without digits where the mean is large",
+    ),
+    _n(
+        "eps outside the root",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / (np.sqrt(var) + eps)",
+        _textbook("batch_norm-training-3d"),
+        "as in Adam; invisible while ε is tiny",
+    ),
+    _n(
+        "eps left out",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / np.sqrt(var + 0 * eps)",
+        _textbook("batch_norm-training-3d"),
+        "invisible while ε is tiny",
+    ),
+    _n(
+        "variance used as standard deviation",
+        "return 1 / np.sqrt(var + eps)",
+        "return 1 / (var + eps)",
+        _textbook("batch_norm-training-3d"),
+        "invisible for x of unit variance",
+    ),
+    _n(
+        "beta before gamma",
+        "        y += _along(xc, bias)",
+        "        y += _along(xc, bias if weight is None else weight * bias)",
+        _textbook("batch_norm-training-3d"),
+        "γ(x̂ + β): the same while γ = 1 or β = 0",
+    ),
+    _n(
+        "gamma left out of the output",
+        "_along(xc, inv_std if weight is None else weight * inv_std)",
+        "_along(xc, inv_std)",
+        _textbook("batch_norm-training-3d"),
+        "invisible at the initial γ = 1",
+    ),
+    _n(
+        "input modified in place",
+        "    xc, y = np.empty_like(x), np.empty_like(x)",
+        "    xc, y = x if x.flags.writeable else np.empty_like(x), np.empty_like(x)",
+        _memory("batch_norm-training-3d"),
+        "saves memory and destroys what a skip connection still needs",
+    ),
+    _n(
+        "memory order lost",
+        "    xc, y = np.empty_like(x), np.empty_like(x)",
+        "    xc, y = np.empty_like(x), np.empty(x.shape, x.dtype)",
+        _memory("batch_norm-training-4d"),
+        "right values, slow rows",
+    ),
+    _n(
+        "float64 leaks out",
+        "    xc, y = np.empty_like(x), np.empty_like(x)",
+        "    xc, y = np.empty_like(x), np.empty_like(x, np.float64)",
+        f"{NORM}::test_no_float64_leaks_out[float32-batch_norm-training-3d]",
+        "everything after it runs in float64, at half the speed",
+    ),
+    _n(
+        "a channel between two threads forgotten",
+        "slice(length * i // parts, length",
+        "slice(length * i // parts + (i > 0), length",
+        f"{THREADS}::test_parts_of_the_channels_give_the_bits_of_the_whole[(9, 7)-small mean-training]",
+        "invisible in one thread, and where arrays are small",
+        "functional._reduce",
+    ),
+    # running statistics
+    _n(
+        "momentum reversed",
+        "running[...] = (1 - momentum) * running + momentum * new",
+        "running[...] = momentum * running + (1 - momentum) * new",
+        _running("batch_norm-training-3d"),
+        "momentum as the weight of the old value, as in TensorFlow",
+    ),
+    _n(
+        "biased running variance",
+        "_update_running(running_var, var.ravel() * (m / (m - 1)), momentum)",
+        "_update_running(running_var, var.ravel(), momentum)",
+        _running("batch_norm-training-3d"),
+        "as in Keras",
+    ),
+    _n(
+        "running statistics rebound",
+        "running[...] = (1 - momentum) * running + momentum * new",
+        "running = (1 - momentum) * running + momentum * new",
+        _running("batch_norm-training-3d"),
+        "a new array in a local name: nothing is updated in place",
+    ),
+    _n(
+        "running mean of the shifted values",
+        "_update_running(running_mean, mean.ravel(), momentum)",
+        "_update_running(running_mean, cache.xc.mean(axes), momentum)",
+        _running("batch_norm-training-3d"),
+        "x overwritten by x − μ before its mean was kept",
+    ),
+    _n(
+        "statistics updated in evaluation",
+        "    xc = x - _per_channel(running_mean, x)\n",
+        "    xc = x - _per_channel(running_mean, x)\n    _update_running(running_mean, x.mean(axes), 0.1)\n",
+        _running("batch_norm-evaluation-3d"),
+        "evaluation then depends on what was evaluated before",
+    ),
+    _n(
+        "evaluation by the batch",
+        '    check_bool("training", training)\n',
+        '    check_bool("training", training)\n    training = training or x.shape[0] > 1\n',
+        _textbook("batch_norm-evaluation-3d"),
+        "a forgotten eval()",
+    ),
+    _n(
+        "an empty batch spoils the statistics",
+        "    if running_mean is not None and m > 0:",
+        "    if running_mean is not None:",
+        f"{NORM}::test_empty_batch[batch_norm-training-3d]",
+        "the last, empty batch of a data set moves the running mean to 0",
+    ),
+    _n(
+        "instance statistics of the batch",
+        "var.mean(0).ravel() * (m / (m - 1))",
+        "x.var((0, *axes), ddof=1)",
+        _running("instance_norm-training-3d"),
+        "instance normalization keeps the average of the images' variances",
+    ),
+    # batch normalization, backward
+    _n(
+        "path through the mean missing",
+        "            grad_x -= _along(xc, sum_g / m)\n            grad_x *= _along",
+        "            grad_x *= _along",
+        _numeric("batch_norm-training-3d"),
+        "μ taken for a constant",
+    ),
+    _n(
+        "path through the variance missing",
+        "            np.multiply(xc, _along(xc, -sum_g_xhat * inv_std / m), out=grad_x)",
+        "            grad_x[...] = 0",
+        _numeric("batch_norm-training-3d"),
+        "σ² taken for a constant; invisible to an upstream gradient of ones",
+    ),
+    _n(
+        "gamma missing in backward",
+        "    scale = inv_std if weight is None else weight * inv_std\n\n    def gradients",
+        "    scale = inv_std\n\n    def gradients",
+        _numeric("batch_norm-training-3d"),
+        "invisible at γ = 1",
+    ),
+    _n(
+        "grad_weight without inv_std",
+        "        sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n",
+        "        sum_g_xhat = _sum(axes, grad_y, xc)\n",
+        _numeric("batch_norm-training-3d"),
+        "Σ g (x − μ) for Σ g x̂",
+    ),
+    _n(
+        "gradient of beta averaged",
+        "    grad_bias = sum_g.ravel().astype(dtype) if cache.has_bias else None",
+        "    grad_bias = (sum_g / m).ravel().astype(dtype) if cache.has_bias else None",
+        _numeric("batch_norm-training-3d"),
+        "the mean over the batch is the loss's business",
+    ),
+    _n(
+        "wrong sign of the variance's path",
+        "            np.multiply(xc, _along(xc, -sum_g_xhat * inv_std / m), out=grad_x)",
+        "            np.multiply(xc, _along(xc, sum_g_xhat * inv_std / m), out=grad_x)",
+        _numeric("batch_norm-training-3d"),
+        "",
+    ),
+    _n(
+        "gradient divided by m - 1",
+        "            np.multiply(xc, _along(xc, -sum_g_xhat * inv_std / m), out=grad_x)",
+        "            np.multiply(xc, _along(xc, -sum_g_xhat * inv_std / (m - 1)), out=grad_x)",
+        _numeric("batch_norm-training-3d"),
+        "Bessel's correction where it does not belong",
+    ),
+    _n(
+        "evaluation differentiated as training",
+        "        sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n        if cache.training:",
+        "        sum_g_xhat = _sum(axes, grad_y, xc) * inv_std\n        if True:",
+        _numeric("batch_norm-evaluation-3d"),
+        "frozen statistics are constants: backward is diagonal",
+    ),
+    _n(
+        "upstream gradient modified in place",
+        "            grad_x += grad_y\n",
+        "            grad_x += grad_y\n            grad_y.flags.writeable and np.copyto(grad_y, grad_x)\n",
+        _memory("batch_norm-training-3d"),
+        "whoever still needs the upstream gradient reads another one",
+    ),
+    _n(
+        "upstream gradient broadcast",
+        "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
+        "    check_grad(grad_y, xc.shape, xc.dtype)\n"
+        "    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        "    xc, inv_std, weight, axes = cache.xc, cache.inv_std, cache.weight, cache.axes\n"
+        "    grad_y = np.broadcast_to(grad_y, xc.shape)\n"
+        "    dtype, m = xc.dtype, max(prod(xc.shape[a] for a in axes), 1)\n    scale",
+        f"{ERRORS}::test_bad_upstream_gradient",
+        "a gradient of the wrong shape passes unseen",
+    ),
+    # the relatives
+    _n(
+        "groups of scattered channels",
+        "    split = x.reshape(n, groups, channels // groups, *positions)",
+        "    split = x.reshape(n, channels // groups, groups, *positions).swapaxes(1, 2)",
+        _textbook("group_norm-4d-2"),
+        "every G-th channel in one group instead of neighbours",
+    ),
+    _n(
+        "group statistics over single channels",
+        "    axes = tuple(range(2, split.ndim))\n",
+        "    axes = tuple(range(3 if split.ndim > 3 else 2, split.ndim))\n",
+        _textbook("group_norm-4d-2"),
+        "that is instance normalization",
+    ),
+    _n(
+        "group gradient without the batch",
+        "(0, *range(3, cache.xc.ndim)))",
+        "tuple(range(3, cache.xc.ndim)) or (0,))",
+        _numeric("group_norm-3d-2"),
+        "γ is shared over the images",
+    ),
+    _n(
+        "gamma after the projection",
+        "    h = grad_y if weight is None else _times(grad_y, weight)\n",
+        "    h = grad_y\n",
+        _numeric("layer_norm-2d-1-int"),
+        "layer normalization projects g γ, not g: γ differs within an example",
+    ),
+    _n(
+        "layer path through the mean missing",
+        "        if cache.centered:\n            grad_x -= (_sum(axes, h) / m).astype(dtype)\n",
+        "",
+        _numeric("layer_norm-2d-1-int"),
+        "the mean taken for a constant in layer, group and instance normalization",
+    ),
+    _n(
+        "rms path through a mean that is not there",
+        "        if cache.centered:\n            grad_x",
+        "        if True:\n            grad_x",
+        _numeric("rms_norm-2d-1-int"),
+        "the backward pass of layer normalization used for RMS normalization",
+    ),
+    _n(
+        "rms of centred values",
+        "    mean_square = _sum(axes, x, x) / max(prod(x.shape[a] for a in axes), 1)",
+        "    mean_square = x.astype(np.float64).var(axes, keepdims=True)",
+        _textbook("rms_norm-2d-1-int"),
+        "RMS normalization does not subtract the mean",
+    ),
+    _n(
+        "default eps of rms_norm",
+        "    eps = float(np.finfo(x.dtype).eps) if eps is None else eps",
+        "    eps = 1e-5 if eps is None else eps",
+        f"{NORM}::test_rms_norm_without_eps",
+        "the default of layer_norm: visible only for tiny x",
+    ),
+    _n(
+        "no check of the number of values",
+        "        if m == 1:\n",
+        "        if m < 0:\n",
+        f"{ERRORS}::test_bad_arguments",
+        "m − 1 = 0 divides, and the running variance is nan for ever",
+    ),
+    _n(
+        "running statistics changed before an error",
+        '    if training:\n        check_number("eps", eps, above=0)\n        m =',
+        "    if training:\n        running_mean is None or running_mean.flags.writeable and running_mean.fill(0)\n"
+        '        check_number("eps", eps, above=0)\n        m =',
+        f"{ERRORS}::test_bad_arguments",
+        "a call that was refused has changed the layer",
+    ),
+    _n(
+        "mixed dtypes accepted",
+        '@float_arrays("running_mean", "running_var", "weight", "bias")\ndef batch_norm(',
+        '@float_arrays("running_mean", "running_var")\ndef batch_norm(',
+        f"{ERRORS}::test_bad_arguments",
+        "a float64 weight turns a float32 network into float64",
+    ),
+    # convolution and pooling
+    _n(
+        "kernel flipped",
+        "    y = weight.reshape(filters, -1) @ columns",
+        "    y = weight[:, :, ::-1, ::-1].reshape(filters, -1) @ columns",
+        f"{OPERATORS}::test_conv2d_is_the_definition",
+        "the convolution of signal processing",
+        "functional.convolution",
+    ),
+    _n(
+        "stride of the other axis",
+        "        :, :, ::sh, ::sw\n",
+        "        :, :, ::sw, ::sh\n",
+        f"{OPERATORS}::test_conv2d_is_the_definition",
+        "invisible while both strides are equal",
+        "functional.convolution",
+    ),
+    _n(
+        "stride ignored in the input gradient",
+        "grad_x[:, u : u + sh * out_h : sh, v : v + sw * out_w : sw] += patches[:, u, v]",
+        "grad_x[:, u : u + out_h, v : v + out_w] += patches[:, u, v]",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "invisible at stride 1",
+        "functional.convolution",
+    ),
+    _n(
+        "overlapping patches overwrite",
+        "v : v + sw * out_w : sw] += patches[:, u, v]",
+        "v : v + sw * out_w : sw] = patches[:, u, v]",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "a pixel in several patches gets the gradient of the last one",
+        "functional.convolution",
+    ),
+    _n(
+        "padding not cut off the gradient",
+        "    grad_x = grad_x[:, ph : ph + height, pw : pw + width]\n    return",
+        "    grad_x = grad_x[:, :height, :width]\n    return",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "the gradient of the image is shifted by the border",
+        "functional.convolution",
+    ),
+    _n(
+        "bias gradient of the first image",
+        '    grad_bias = np.einsum("fp->f", g) if cache.has_bias else None',
+        "    grad_bias = grad_y[0].sum((1, 2)) if cache.has_bias else None",
+        f"{OPERATORS}::test_conv2d_gradients_are_the_numeric_ones",
+        "the sum runs over the batch as well",
+        "functional.convolution",
+    ),
+    _n(
+        "pooling pads with zero",
+        "    y, across = _max_along(pad(x, ph, pw, -np.inf), 3, kw, sw)",
+        "    y, across = _max_along(pad(x, ph, pw, 0), 3, kw, sw)",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "invisible after ReLU, which leaves nothing below 0",
+        "functional.pooling",
+    ),
+    _n(
+        "ties go to the last",
+        "        beats.append(value > y)",
+        "        beats.append(value >= y)",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "after ReLU whole windows are 0: another pixel gets the gradient than in torch",
+        "functional.pooling",
+    ),
+    _n(
+        "overlapping windows overwrite",
+        "        grad_x[_window(axis, i, count, stride)] += part\n",
+        "        grad_x[_window(axis, i, count, stride)] = part\n",
+        f"{OPERATORS}::test_max_pool2d_is_the_definition",
+        "a pixel that wins twice gets one gradient",
+        "functional.pooling",
+    ),
+    _n(
+        "pooling returns a view",
+        'return y.copy(order="K") if kernel == 1 else y, beats',
+        "return y, beats",
+        f"{OPERATORS}::test_any_memory_is_read_and_left_alone",
+        "what changes the output changes the input",
+        "functional.pooling",
+    ),
+    # activations, the fully connected layer, the loss
+    _n(
+        "derivative of relu at zero",
+        "return grad_y * (cache.y > 0)",
+        "return grad_y * (cache.y >= 0)",
+        f"{OPERATORS}::test_relu_at_zero_has_the_derivative_zero",
+        "everything passes",
+        "functional.activation",
+    ),
+    _n(
+        "softmax without the maximum",
+        "y = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))",
+        "y = np.exp(x)",
+        f"{OPERATORS}::test_sigmoid_tanh_and_softmax_do_not_overflow",
+        "overflows for logits above 88",
+        "functional.activation",
+    ),
+    _n(
+        "softmax of another axis in backward",
+        "    return y * (grad_y - (grad_y * y).sum(axis=dim, keepdims=True))",
+        "    return y * (grad_y - (grad_y * y).sum(axis=-1, keepdims=True))",
+        f"{OPERATORS}::test_softmax",
+        "invisible for the default axis",
+        "functional.activation",
+    ),
+    _n(
+        "sigmoid's slope from the input",
+        "return grad_y * cache.y * (1 - cache.y)",
+        "return grad_y * cache.y * (1 + cache.y)",
+        f"{OPERATORS}::test_activation",
+        "",
+        "functional.activation",
+    ),
+    _n(
+        "weight gradient transposed",
+        "    grad_weight = g.T @ x.reshape(-1, weight.shape[1])",
+        "    grad_weight = (x.reshape(-1, weight.shape[1]).T @ g).reshape(weight.shape)",
+        f"{OPERATORS}::test_linear",
+        "of the right shape, in the wrong order",
+        "functional.linear",
+    ),
+    _n(
+        "linear bias of the first example",
+        "return grad_x, grad_weight, g.sum(0) if has_bias else None",
+        "return grad_x, grad_weight, g[0] if has_bias else None",
+        f"{OPERATORS}::test_linear",
+        "the sum over the batch forgotten",
+        "functional.linear",
+    ),
+    _n(
+        "loss summed, gradient averaged",
+        '    if reduction == "mean":\n        g =',
+        '    if reduction != "none":\n        g =',
+        f"{OPERATORS}::test_cross_entropy",
+        "invisible while only the mean is used",
+        "functional.loss",
+    ),
+    _n(
+        "gradient of the mean not averaged",
+        "        g = g / max(target.size, 1)\n",
+        "        g = g * 1.0\n",
+        f"{OPERATORS}::test_cross_entropy",
+        "the step size then depends on the batch size",
+        "functional.loss",
+    ),
+    _n(
+        "labels out of range accepted",
+        "(target < 0) | (target >= x.shape[1])",
+        "(target < -x.shape[1]) | (target >= x.shape[1])",
+        f"{ERRORS}::test_bad_arguments",
+        "label −1 counts from the end",
+        "functional.loss",
+    ),
+    # layers
+    _n(
+        "batches not counted",
+        "            self.num_batches_tracked += 1\n",
+        "            pass\n",
+        f"{LAYERS}::test_batches_are_counted_in_training_only",
+        "momentum=None then remembers the last batch only",
+        "nn.batchnorm",
+    ),
+    _n(
+        "cumulative average off by one",
+        "momentum = 1 / (int(self.num_batches_tracked) + 1) if track else 0.0",
+        "momentum = 1 / max(int(self.num_batches_tracked), 1) if track else 0.0",
+        f"{LAYERS}::test_momentum_none_is_the_plain_average_of_all_batches",
+        "the first batch is forgotten",
+        "nn.batchnorm",
+    ),
+    _n(
+        "mode ignored by the layer",
+        "training=self.training or not self.track_running_stats",
+        "training=True",
+        f"{MODULES}::test_evaluation_changes_no_state_and_does_not_look_at_the_batch",
+        "eval() has no effect",
+        "nn.batchnorm",
+    ),
+    _n(
+        "eps of the layer ignored",
+        "            momentum=momentum,\n            eps=self.eps,",
+        "            momentum=momentum,",
+        _textbook("BatchNorm1d-batch_norm-training-2d"),
+        "invisible at the default",
+        "nn.batchnorm",
+    ),
+    _n(
+        "weight and bias exchanged in backward",
+        "        accumulate(self.weight, grad_weight)\n        accumulate(self.bias, grad_bias)",
+        "        accumulate(self.weight, grad_bias)\n        accumulate(self.bias, grad_weight)",
+        _numeric("BatchNorm1d-batch_norm-training-2d"),
+        "both have the same shape",
+        "nn.batchnorm",
+    ),
+    _n(
+        "statistics of instance layers never used",
+        "use_input_stats=self.training or not self.track_running_stats",
+        "use_input_stats=True",
+        _textbook("InstanceNorm1d-instance_norm-evaluation-3d"),
+        "evaluation by the image's own statistics although others were tracked",
+        "nn.normalization",
+    ),
+    _n(
+        "unbatched input taken for a batch",
+        "        unbatched = x.ndim == self.ndims[0]\n",
+        "        unbatched = x.ndim == self.ndims[0] - 1\n",
+        f"{LAYERS}::test_unbatched_instance_norm_is_a_batch_of_one",
+        "(C, L) read as (N, C)",
+        "nn.normalization",
+    ),
+    _n(
+        "state dict shares memory",
+        "return {name: value.copy() for name, value in self._state()}",
+        "return {name: value for name, value in self._state()}",
+        f"{MODULES}::test_a_state_dict_is_a_copy",
+        "the saved best weights follow the training",
+        "nn.module",
+    ),
+    _n(
+        "missing keys ignored",
+        "        if strict and (missing or unexpected):",
+        "        if strict and unexpected:",
+        f"{MODULES}::test_strict_loading_names_the_keys_and_changes_nothing",
+        "half a model is loaded without a word",
+        "nn.module",
+    ),
+    _n(
+        "gradients overwritten",
+        "parameter.grad = grad if parameter.grad is None else parameter.grad + grad",
+        "parameter.grad = grad",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "accumulation over two backward passes is lost",
+        "nn.module",
+    ),
+    _n(
+        "gradients never forgotten",
+        "        for parameter in self.parameters():\n            parameter.grad = None\n",
+        "        pass\n",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "zero_grad() does nothing",
+        "nn.module",
+    ),
+    _n(
+        "mode stops at the first level",
+        "        for _, module in self.named_modules():\n            module.training = bool(mode)\n",
+        "        self.training = bool(mode)\n        for _, module in self.named_children():\n"
+        "            module.training = bool(mode)\n",
+        f"{MODULES}::test_modes_reach_every_module",
+        "nested layers stay in training",
+        "nn.module",
+    ),
+    _n(
+        "backward in forward order",
+        "        for layer in reversed(self):\n            grad_y",
+        "        for layer in self:\n            grad_y",
+        f"{MODULES}::test_gradients_add_up_until_they_are_forgotten",
+        "",
+        "nn.container",
+    ),
+    _n(
+        "flatten in another order",
+        "return x.reshape(x.shape[0], prod(x.shape[1:]))",
+        "return np.moveaxis(x, 1, -1).reshape(x.shape[0], prod(x.shape[1:]))",
+        f"{MODULES}::test_flatten_is_that_of_torch_for_any_memory",
+        "channels last: weights from torch do not fit any more",
+        "nn.container",
+    ),
+    _n(
+        "float16 comes back as float32",
+        "        return result.astype(np.float16)\n",
+        "        return result\n",
+        f"{NORM}::test_float16_is_computed_in_float32[batch_norm-training-3d]",
+        "the next layer refuses it",
+        "functional._checks",
+    ),
+)
+
+
+def main() -> int:
+    """Run all mutants and print the table; the exit status is 1 when one survives."""
+    code, output = pytest_quietly(dict.fromkeys(mutant.killed_by for mutant in MUTANTS))
+    if code != 0:
+        print(f"The tests fail without any planted mistake:\n{output}")
+        return 2
+    results = [run(mutant) for mutant in MUTANTS]
+    print(table(results))
+    survivors = [r for r in results if r.outcome == "survived"]
+    print(f"{len(results)} planted mistakes, {len(survivors)} survive")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
