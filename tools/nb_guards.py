@@ -1,6 +1,7 @@
 """What nbval does not see: static guards over executed notebooks, the lint of the words, the comparison of pictures.
 
-``check_notebook`` returns one line for each problem; ``tools/nb.py check`` prints them and ``tests/notebooks/test_notebooks.py``
+``check_notebook`` returns one line for each problem; ``tools/nb.py check`` prints them and
+``tests/notebooks/test_notebooks.py``
 fails on them. ``conftest.py`` compares the pictures while nbval executes.
 """
 

@@ -1,6 +1,6 @@
 """Every checker accepts right answers, refuses wrong ones, and knows a stub when it sees one.
 
-The answers are those of `test_exercises_chNN.py`: `RIGHT` maps an exercise to an answer or a list of them, `WRONG` to a
+The answers are those of `chapters/test_chNN.py`: `RIGHT` maps an exercise to an answer or a list of them, `WRONG` to a
 list or a dictionary of answers that must be refused.
 """
 

@@ -162,7 +162,7 @@ PASS = {"imports", "threads", "rounding only", "dot not moved", "trained", "the 
 
 def repository(folder: Path) -> Path:
     """A small repository with this one's tool, settings and notebook tests, and no chapter."""
-    for name in ("conftest.py", "pyproject.toml", "tests/nbval_sanitize.cfg", "tests/test_notebooks.py"):
+    for name in ("conftest.py", "pyproject.toml", "tests/nbval_sanitize.cfg", "tests/notebooks/test_notebooks.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
@@ -204,7 +204,7 @@ def chapter(repo: Path) -> NotebookNode:
 def test_a_good_repository_passes(repo: Path) -> None:
     done = pytest_in(repo, "-v")
     assert done.returncode == 0, done.stdout
-    assert "tests/test_notebooks.py::test_static_guards" in done.stdout
+    assert "tests/notebooks/test_notebooks.py::test_static_guards" in done.stdout
     assert re.search(r"book/01_trial.*::Cell 15 PASSED", done.stdout), done.stdout
     assert re.search(r"01_trial\.ipynb +1 of +16 code cells are not compared", done.stdout)
 
@@ -214,7 +214,7 @@ def test_notebooks_are_collected_from_the_root_only(repo: Path) -> None:
     shutil.copy(repo / "book" / "01_trial.ipynb", repo / "_build" / "copy.ipynb")
     shutil.copy(repo / "book" / "01_trial.ipynb", repo / "book" / "01_trial.student.ipynb")
     everything = pytest_in(repo, "--collect-only", "-q").stdout
-    assert "book/01_trial.ipynb::Cell 15" in everything and "tests/test_notebooks.py" in everything
+    assert "book/01_trial.ipynb::Cell 15" in everything and "tests/notebooks/test_notebooks.py" in everything
     assert "_build" not in everything and "student.ipynb" not in everything
     (repo / "book" / "01_trial.student.ipynb").unlink()
     assert ".ipynb::Cell" not in pytest_in(repo, "tests", "--collect-only", "-q").stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -100,28 +99,6 @@ def test_a_row_that_json_cannot_hold_leaves_the_file_alone(tmp_path):
     assert path.read_bytes() == b'{"i": 0}\n'
 
 
-def test_plain_values():
-    value = {
-        "float": np.float32(0.5),
-        "nan": [math.nan, -math.inf, np.float64(np.nan)],
-        "array": np.array([[1.0, np.inf], [2.0, 3.0]]),
-        "right": np.bool_(True),
-        3: (1, "a", None, False),
-    }
-    plain = results.plain(value)
-    assert plain == {
-        "float": 0.5,
-        "nan": [None] * 3,
-        "array": [[1.0, None], [2.0, 3.0]],
-        "right": True,
-        "3": [1, "a", None, False],
-    }
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert type(plain["right"]) is bool and type(plain["3"][0]) is int
-    with pytest.raises(TypeError, match="got set: "):
-        results.plain({"a": [{1}]})
-
-
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 10_000])
 def test_bits_come_back(count):
     bits = np.random.default_rng(count).random(count) < 0.8
@@ -141,12 +118,6 @@ def test_only_vectors_of_booleans_are_packed(bits):
 def test_a_text_that_is_no_bits_is_refused(text):
     with pytest.raises(ValueError, match="text must be what pack_bits returns"):
         results.unpack_bits(text)
-
-
-def test_provenance_takes_more_versions():
-    source = results.provenance("a command", torch="2.13.0", threads="1")
-    assert source["command"] == "a command" and source["torch"] == "2.13.0" and source["threads"] == "1"
-    assert source["numpy"] == np.__version__ and all(isinstance(value, str) for value in source.values())
 
 
 def test_reading_needs_no_numpy():

@@ -30,7 +30,9 @@ def rows(tmp_path):
 
 
 def test_it_takes_from_there_what_belongs_to_the_rows_and_keeps_its_own():
-    sys.modules.pop("bnbook.experiments.tiny_rate", None)  # imported, perhaps, while another test had changed "tiny"
+    sys.modules.pop(
+        "bnbook.experiments.claims.tiny_rate", None
+    )  # imported, perhaps, while another test had changed "tiny"
     module, source = experiment.find("tiny_rate"), experiment.find("tiny")
     for word in ("VERSION", "SEEDS", "CHANCE", "DATASET", "NETWORK", "STEPS", "grid", "run"):
         assert getattr(module, word) is getattr(source, word)
