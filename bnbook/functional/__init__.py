@@ -7,9 +7,12 @@ else in one a processor; the numbers are the same bit by bit.
 """
 
 from .activation import relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
-from .batch_norm import (
-    batch_norm,
-    batch_norm_backward,
+from .batch_norm import batch_norm, batch_norm_backward
+from .convolution import conv2d, conv2d_backward
+from .linear import linear, linear_backward
+from .loss import cross_entropy, cross_entropy_backward
+from .pooling import max_pool2d, max_pool2d_backward
+from .relatives import (
     group_norm,
     group_norm_backward,
     instance_norm,
@@ -19,10 +22,6 @@ from .batch_norm import (
     rms_norm,
     rms_norm_backward,
 )
-from .convolution import conv2d, conv2d_backward
-from .linear import linear, linear_backward
-from .loss import cross_entropy, cross_entropy_backward
-from .pooling import max_pool2d, max_pool2d_backward
 
 __all__ = [
     "batch_norm",
