@@ -54,6 +54,11 @@ def memory_order(array: np.ndarray) -> tuple[int, ...]:
     return tuple(sorted(axes, key=lambda axis: -abs(array.strides[axis])))
 
 
+def as_pair(value):
+    """An integer for both image axes, or a pair of them."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def layouts(x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """The same values in every kind of memory."""
     yield "contiguous", x.copy()

@@ -17,10 +17,17 @@ FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 def check_float_array(name: str, value: object) -> None:
     """Refuse anything but a NumPy array of floats."""
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(value).__module__}.{type(value).__name__}")
+    check_array(name, value)
     if value.dtype not in FLOATS:
         raise TypeError(f"{name} must be a float16, float32 or float64 array, got dtype {value.dtype}")
+
+
+def check_array(name: str, value: object) -> None:
+    """Refuse anything but a NumPy array; a masked one, too, whose mask no function here would respect."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__module__}.{type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got a masked array: give {name}.filled(...)")
 
 
 def check_dtype(name: str, value: object, x_name: str, dtype: np.dtype) -> None:

@@ -211,7 +211,8 @@ def windows(draw):
 
 @given(windows(), seeds)
 def test_pooling_and_convolution_over_any_window(window, seed):
-    from tests.functional.test_operators import brute_force_convolution, brute_force_pooling
+    from tests.functional.test_convolution import brute_force_convolution
+    from tests.functional.test_pooling import brute_force_pooling
 
     size, kernel, stride, padding = window
     rng = np.random.default_rng(seed)
