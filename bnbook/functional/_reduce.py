@@ -103,9 +103,11 @@ def _minus(x: Array, values: Array, out: Array) -> None:
     np.subtract(x, _along(x, values), out=out)
 
 
-def scale_and_shift(x: Array, scale: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
-    """weight · scale · x + bias; the small factors are multiplied first, and x once."""
-    y = np.empty_like(x)
+def scale_and_shift(
+    x: Array, scale: Array, weight: Array | None = None, bias: Array | None = None, *, like: Array | None = None
+) -> Array:
+    """weight · scale · x + bias, where `like` is given in its memory order; the small factors are multiplied first."""
+    y = np.empty_like(x if like is None else like)
     in_parts(_scale_and_shift, (), x, scale, weight, bias, y)
     return y
 

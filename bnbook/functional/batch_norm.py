@@ -101,7 +101,7 @@ def batch_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array |
     if cache.training:  # scale · (g − ⟨g⟩ − x̂ ⟨g x̂⟩)
         grad_x = residual(scale, grad_y, sum_g / m, sum_g_xhat * inv_std / m, xc)
     else:
-        grad_x = scale_and_shift(grad_y, scale)
+        grad_x = scale_and_shift(grad_y, scale, like=xc)
     grad_weight = None if weight is None else sum_g_xhat.ravel().astype(xc.dtype)
     grad_bias = sum_g.ravel().astype(xc.dtype) if cache.has_bias else None
     return grad_x, grad_weight, grad_bias

@@ -225,7 +225,7 @@ def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple
         mean_h = sum_h / m if cache.centered else None
         grad_x = residual(inv_std, h, mean_h, sum_h_xc * inv_std**2 / m, xc)
     else:
-        grad_x = scale_and_shift(h, inv_std)
+        grad_x = scale_and_shift(h, inv_std, like=xc)
     grad_weight = None
     if weight is not None:
         grad_weight = total(shared, grad_y, scale_and_shift(xc, inv_std)).astype(xc.dtype)

@@ -1,4 +1,4 @@
-"""The tests can fail: every mistake of `bnbook.checking.mutants` is noticed by the test that it names."""
+"""The tests can fail: every mistake of `tests.mutants` is noticed by the test that it names."""
 
 from __future__ import annotations
 

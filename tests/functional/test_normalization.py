@@ -143,6 +143,15 @@ def test_any_memory_is_read_kept_and_left_alone(norm):
 
 
 @every
+def test_the_input_gradient_lies_in_memory_as_the_input(norm):
+    """Wherever the upstream gradient lies: what comes before reads both."""
+    a = norm.arguments()
+    for name, grad_y in layouts(a.grad_y):
+        _, saved = norm.forward(a)
+        assert memory_order(norm.backward(grad_y, saved)[0]) == memory_order(a.x), name
+
+
+@every
 def test_backward_can_be_asked_again(norm):
     a = norm.arguments()
     y, saved = norm.forward(a)
