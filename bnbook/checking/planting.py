@@ -26,7 +26,7 @@ class Mutant:
 
     Attributes:
         name: what is wrong, in a few words.
-        module: below `bnbook`, for example "functional.normalization".
+        module: below `bnbook`, for example "functional.batch_norm".
         old, new: source text.
         killed_by: the test that fails with it, as pytest names it; of a parametrized test any case may fail.
         why: how the mistake is made, or what it would do.

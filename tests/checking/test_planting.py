@@ -1,4 +1,4 @@
-"""The tests can fail: every mistake of `bnbook.checking.mutants` is noticed by the test that it names."""
+"""The tests can fail: every mistake of `tests.mutants` is noticed by the test that it names."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_harmless_change_survives():
         "functional.linear",
         "    y = x @ weight.T\n",
         "    y = 1 * x @ weight.T\n",
-        f"{mutants.OPERATORS}::test_linear",
+        f"{mutants.LINEAR}::test_linear",
         "",
     )
     result = run(mutant)
