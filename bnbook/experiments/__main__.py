@@ -121,15 +121,15 @@ def values(given: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
-def seed_list(words: Sequence[str]) -> list[int]:
+def seed_list(given: Sequence[str]) -> list[int]:
     """Seeds as given to --seeds: one number is how many, several numbers or ranges are which."""
     try:
-        if len(words) == 1 and "-" not in words[0]:
-            return list(range(int(words[0])))
-        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in words]
+        if len(given) == 1 and "-" not in given[0]:
+            return list(range(int(given[0])))
+        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in given]
         return [seed for first, last in ends for seed in range(int(first), int(last) + 1)]
     except ValueError:
-        raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(words)}") from None
+        raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(given)}") from None
 
 
 def show(args: argparse.Namespace) -> int:

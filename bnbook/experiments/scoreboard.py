@@ -190,9 +190,9 @@ def _count(row: Row) -> str:
 
 def _chapter(row: Row) -> str:
     """The chapter that measures a row, as a link where the book's contents list it."""
-    words, toc = f"chapter {row.experiment.chapter}", BOOK.parent / "_toc.yml"
+    title, toc = f"chapter {row.experiment.chapter}", BOOK.parent / "_toc.yml"
     found = re.search(rf"/({row.experiment.chapter:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
-    return f"[{words}]({found[1]}.ipynb)" if found else words
+    return f"[{title}]({found[1]}.ipynb)" if found else title
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

@@ -158,11 +158,11 @@ class _Runs:
             self._drop(run, "diverged" if row["diverged"] else f"{metric} {row[metric]:.4g}" if metric else "made")
         else:
             self.failed.append(self.pending[run])
-            self.bar.say(f"FAILED {self.study.name}, {_words(self.pending[run])}:\n{error.rstrip()}")
+            self.bar.say(f"FAILED {self.study.name}, {_run_name(self.pending[run])}:\n{error.rstrip()}")
             self._drop(run, "failed")
 
     def _drop(self, run: str, what: str) -> None:
-        self.bar.step(f"{_words(self.pending.pop(run))}: {what}")
+        self.bar.step(f"{_run_name(self.pending.pop(run))}: {what}")
 
     def _made(self) -> set[str]:
         return {row_key(row) for row in self.rows.read().rows}
@@ -287,6 +287,6 @@ def _plain(measured: Mapping) -> dict:
     return provenance.plain({**measured, **packed})
 
 
-def _words(task: Task) -> str:
+def _run_name(task: Task) -> str:
     setting, seed = task
     return pairs([*setting, "seed"], [*setting.values(), seed])

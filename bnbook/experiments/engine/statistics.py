@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .bits import unpack_bits
-from .words import pairs, plain, seed_list
+from .words import name_seeds, pairs, plain
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000  # of the bootstrap
@@ -103,7 +103,7 @@ def best(
     seeds = set().union(*groups.values())
     for value, group in groups.items():
         if absent := seeds - group.keys():
-            raise Incomplete(f"{pairs(over, value)} has no row of {seed_list(absent)}")
+            raise Incomplete(f"{pairs(over, value)} has no row of {name_seeds(absent)}")
     worst = -math.inf if chance is None else chance
     means = {
         value: statistics.fmean(measured(row, metric, worst) for row in group.values())
@@ -262,8 +262,8 @@ def compare(
 def _command(row: Mapping) -> str:
     """What makes a row again, with all that it holds."""
     only = [f"{name}={plain(value)}" for name, value in row["setting"].items()]
-    words = ["--only", *only, "--seeds", f"{row['seed']}-{row['seed']}", "--results", "elsewhere"]
-    return shlex.join(["python", "-m", "bnbook.experiments", "run", row["experiment"], *words])
+    options = ["--only", *only, "--seeds", f"{row['seed']}-{row['seed']}", "--results", "elsewhere"]
+    return shlex.join(["python", "-m", "bnbook.experiments", "run", row["experiment"], *options])
 
 
 def exceeds(value: float, limit: float) -> bool:

@@ -55,7 +55,7 @@ def lacks(comparison: Comparison, planned: int) -> list[str]:
     """Why there can be no verdict on this condition, whatever its numbers."""
     reasons = []
     if comparison.unpaired:
-        reasons.append(f"{seed_list(comparison.unpaired)} of one arm without the other")
+        reasons.append(f"{name_seeds(comparison.unpaired)} of one arm without the other")
     if len(comparison.seeds) < planned:
         reasons.append(f"{len(comparison.seeds)} of the {planned} planned seeds")
     elif comparison.difference is None:
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def seed_list(seeds: Iterable[int]) -> str:
+def name_seeds(seeds: Iterable[int]) -> str:
     """ "seed 3", or "seeds 3, 7"."""
     seeds = sorted(seeds)
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -392,6 +392,21 @@ def test_show_says_what_came_out(tmp_path, capsys):
     assert row in [line.split() for line in told.splitlines()]
 
 
+def test_studies_are_listed_apart_and_shown_without_a_verdict(tmp_path, capsys):
+    assert command.main(["list"]) == 0
+    claims, _, studies = capsys.readouterr().out.partition("Studies, which answer no claim:")
+    assert all(f"\n{name} " in claims and f"\n{name} " not in studies for name in experiments.names()[:-1])
+    assert all(f"\n{name} " in studies and f"\n{name} " not in claims for name in experiments.study_names())
+    assert command.main(["show", "numpy_cnn"]) == 0
+    shown = capsys.readouterr().out
+    assert "36 runs, their time was not recorded" in shown and "with BN     0.003      3" in shown
+    assert "claim" not in shown.lower() and "inconclusive" not in shown.lower()
+    assert command.main(["show", "numpy_cnn", "--figure", str(tmp_path / "f.png")]) == 1
+    assert "--figure needs an experiment with a claim, numpy_cnn is a study" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="with a claim, 'numpy_cnn' is a study"):
+        experiments.judge(experiments.load("numpy_cnn"))
+
+
 def test_show_goes_through_a_pipe_that_closes(tmp_path):
     run(tmp_path, seeds=(0,))
     words = [sys.executable, "-m", "bnbook.experiments", "show", "tiny", "--results", str(tmp_path)]
