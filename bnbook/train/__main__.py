@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 
-from ..experiments.engine.rows import ResultsError
-from ..experiments.studies import ladder
 from . import CheckpointError, Settings, describe, train
 from .checkpoint import NAME, first_line, make_sure_of, write_atomically
 from .processes import count
@@ -32,7 +30,6 @@ Train a network of the book with or without batch normalization, on whatever dev
   python -m bnbook.train --checkpoint runs/a --out a.json --resume            ... and goes on
   torchrun --nproc_per_node 2 -m bnbook.train                 two processes, each with half of every batch
   python -m bnbook.train --device cuda --capture graph        the update as a CUDA graph
-  python -m bnbook.train --ladder                             the speed of every rung, into book/results/
 
 The full data set is found or fetched as `bnbook.data.load` says; BNBOOK_DATA names a folder that holds it. After Ctrl-C
 the exit status is 130, after a bad command 2, after another failure 1.
@@ -50,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """The options: the settings of a run, and what is to be done with it."""
     made = _Parser(
         prog="python -m bnbook.train",
-        usage="%(prog)s [settings] [--checkpoint DIR [--resume]] [--out FILE.json] [--report] | --ladder [...]",
+        usage="%(prog)s [settings] [--checkpoint DIR [--resume]] [--out FILE.json] [--report]",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -74,23 +71,13 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint-every", type=float, metavar="SECONDS", help="and after every epoch (default: 30)"
     )
     keeping.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one yet")
-    keeping.add_argument("--out", type=Path, metavar="FILE.json", help="write what the run was; of a ladder, a folder")
+    keeping.add_argument("--out", type=Path, metavar="FILE.json", help="write what the run was")
     keeping.add_argument(
         "--report",
         action="store_true",
         help=f"print what the run was, and write it to --out, or to a file in {RESULTS}: device, driver, versions, "
         "commit, command, accuracies, seconds an epoch and to them, images per second, memory",
     )
-    rungs = made.add_argument_group("the ladder")
-    rungs.add_argument(
-        "--ladder",
-        action="store_true",
-        help=f"make its runs that are missing in {RESULTS} (or --out DIR); settings given hold for all rungs, and "
-        "those in which the rungs differ cannot be given",
-    )
-    rungs.add_argument("--rungs", nargs="+", metavar="RUNG", help=f"some of {', '.join(ladder.RUNGS)}")
-    rungs.add_argument("--norms", nargs="+", metavar="NORM", help=f"(default: {' '.join(ladder.NORMS)})")
-    rungs.add_argument("--seeds", type=int, metavar="N", help=f"how many, from 0 on (default: {ladder.SEEDS})")
     return made
 
 
@@ -101,12 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     start = ["torchrun", "--nproc_per_node", str(count())] if count() > 1 else ["python"]
     command = shlex.join([*start, "-m", "bnbook.train", *arguments])
     try:
-        return _climb(dict(given), command) if "ladder" in given else _train(dict(given), command)
+        return _train(dict(given), command)
     except KeyboardInterrupt:
         if _first():
             print(f"train: stopped; {_how_to_go_on(given, command)}", file=sys.stderr)
         return 130
-    except (CheckpointError, PreparationError, ResultsError, OSError, ModuleNotFoundError) as error:
+    except (CheckpointError, PreparationError, OSError, ModuleNotFoundError) as error:
         return _fail(error, 1)
     except torch.OutOfMemoryError as error:
         return _fail(f"{first_line(error)} Take a smaller --batch-size, or --loader dataloader", 1)
@@ -126,7 +113,6 @@ def _fail(error: Exception | str, status: int) -> int:
 
 def _train(given: dict, command: str) -> int:
     """One run; what it was is written by the first process."""
-    _refuse(given, ("rungs", "norms", "seeds"), "belongs to the ladder: give --ladder with it")
     out, wants_report = given.pop("out", None), given.pop("report", False)
     how = {name: given.pop(name) for name in ("checkpoint", "checkpoint_every", "resume") if name in given}
     if "checkpoint_every" in how and "checkpoint" not in how:
@@ -144,27 +130,6 @@ def _train(given: dict, command: str) -> int:
             write_atomically(out, json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         print(summary(row) if wants_report else summary(row).partition("\n")[0])
     return 0
-
-
-def _climb(given: dict, command: str) -> int:
-    """The ladder."""
-    del given["ladder"]
-    _refuse(given, ("checkpoint", "checkpoint_every", "resume", "report"), "does not go with --ladder")
-    _refuse(given, ("norm", "seed"), "does not go with --ladder: it has --norms and --seeds")
-    if count() > 1:
-        raise ValueError("--ladder runs in one process: start it without torchrun")
-    if given.get("seeds", 1) < 1:
-        raise ValueError(f"--seeds must be at least 1, got {given['seeds']}")
-    how = {name: given.pop(name) for name in ("rungs", "norms", "seeds") if name in given}
-    folder = given.pop("out", RESULTS)
-    how["progress"] = sys.stderr.isatty()  # a line per evaluation of every run is too much
-    return 0 if ladder.climb(folder, given=given, command=command, **how) else 1
-
-
-def _refuse(given: dict, names: tuple[str, ...], why: str) -> None:
-    for name in names:
-        if name in given:
-            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
@@ -186,8 +151,6 @@ def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
 
 
 def _how_to_go_on(given: dict, command: str) -> str:
-    if "ladder" in given:
-        return f"finished runs are kept; go on with: {command}"
     folder = given.get("checkpoint")
     if folder is None:
         return "nothing is kept without --checkpoint DIR"
