@@ -8,7 +8,6 @@ from pathlib import Path
 
 import book_check
 import book_katex
-import check_python
 import pytest
 
 from tests.site.conftest import ROOT
@@ -127,22 +126,3 @@ def test_a_formula_that_cannot_be_read_fails_the_build(tmp_path: Path) -> None:
 def test_katex_refuses(tex: str) -> None:
     with pytest.raises(ValueError, match=r"KaTeX|LaTeX|Expected|Undefined|Unexpected"):
         book_katex.render(tex, display=True)
-
-
-@pytest.mark.parametrize(
-    ("version", "has_venv", "said"),
-    [
-        ((3, 10, 4), True, "3.11 to 3.13, and this one is 3.10"),
-        ((3, 14, 0), True, "this one is 3.14"),
-        ((2, 7, 18), True, "this one is 2.7"),
-        ((3, 12, 1), False, "apt-get install python3.12-venv"),
-    ],
-)
-def test_a_python_that_will_not_do_is_named_in_one_line(version: tuple, has_venv: bool, said: str) -> None:
-    line = check_python.problem(version, has_venv)
-    assert said in line and "\n" not in line
-
-
-@pytest.mark.parametrize("minor", [11, 12, 13])
-def test_a_python_that_will_do(minor: int) -> None:
-    assert check_python.problem((3, minor, 0), True) is None
