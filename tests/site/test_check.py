@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import book_check
 import book_katex
 import pytest
+import yaml
+from sphinx.util.matching import Matcher
 
 from tests.site.conftest import ROOT
 
@@ -126,3 +129,16 @@ def test_a_formula_that_cannot_be_read_fails_the_build(tmp_path: Path) -> None:
 def test_katex_refuses(tex: str) -> None:
     with pytest.raises(ValueError, match=r"KaTeX|LaTeX|Expected|Undefined|Unexpected"):
         book_katex.render(tex, display=True)
+
+
+def test_what_is_not_in_the_contents_is_excluded_by_name() -> None:
+    """Its extension looks for such files with a pattern of the folder's path, in which "[" and "]" find nothing."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    excluded = Matcher(["_build", *config["exclude_patterns"]])
+    documents = set(book_check.documents_of_toc(ROOT / "_toc.yml"))
+    left = []
+    for folder, folders, files in os.walk(ROOT):
+        here = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if not excluded(str(here / name)) and not excluded(f"{here / name}/x")]
+        left += [str(here / name) for name in files if name.endswith((".md", ".ipynb", ".rst"))]
+    assert [name for name in left if name.rpartition(".")[0] not in documents and not excluded(name)] == []

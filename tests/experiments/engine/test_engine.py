@@ -16,6 +16,7 @@ from bnbook.experiments import __main__ as command
 from bnbook.experiments import claims
 from bnbook.experiments.engine import experiment, runs
 from bnbook.experiments.engine import rows as results
+from bnbook.provenance import provenance
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = Path(__file__).parent / "example_experiments"
@@ -69,7 +70,7 @@ def test_every_run_of_the_grid_is_made_once_and_kept(tmp_path, tiny, monkeypatch
     row = rows[0]
     assert row["experiment"] == "tiny" and row["version"] == 1 and row["diverged"] is False and row["seconds"] >= 0
     assert results.unpack_bits(row["correct"]).mean() == row["test_accuracy"] > 0.2
-    assert row["provenance"]["command"] == "python -m …" and row["provenance"]["commit"] != "unknown"
+    assert row["provenance"]["command"] == "python -m …" and row["provenance"]["commit"] == provenance("")["commit"]
     assert experiment.contents(tiny, tmp_path / "tiny.jsonl", range(3)).missing == []
     before = (tmp_path / "tiny.jsonl").read_bytes()
     assert run(tmp_path) == rows and (tmp_path / "tiny.jsonl").read_bytes() == before
