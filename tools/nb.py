@@ -204,7 +204,7 @@ def kernel_environment() -> Iterator[None]:
 
 @functools.cache
 def _kernel_home() -> Path:
-    """KERNEL_HOME, or where it cannot be written a folder that goes with this process, with matplotlib's fonts listed."""
+    """KERNEL_HOME, or where it cannot be written a folder that goes with this process; it lists the fonts."""
     try:
         KERNEL_HOME.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=KERNEL_HOME).close()
@@ -378,4 +378,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # as `apply` reads it, whatever the locale
     sys.exit(main())
