@@ -1,12 +1,12 @@
-"""The settings that nbval lacks: one thread per kernel, and pictures compared as pictures."""
+"""What nbval lacks: kernels that do not depend on who starts them, and pictures compared as pictures."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent
 collect_ignore_glob = ["*.student.ipynb"]
 
 
@@ -15,9 +15,10 @@ def _is_cell(item: pytest.Item) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # nbval takes the path relative to the working directory; the tests may be started in any folder.
+    # nbval takes the path relative to the working directory; the tests may be started in any folder, and editors name
+    # one that holds this repository as pytest's root.
     if path := getattr(config.option, "nbval_sanitize_with", None):
-        config.option.nbval_sanitize_with = str(config.rootpath / path)
+        config.option.nbval_sanitize_with = str(ROOT / path)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -25,18 +26,10 @@ def pytest_runtest_setup(item: pytest.Item):
     """Start kernels with the environment the stored outputs were made in; the process of the tests keeps its own."""
     if not _is_cell(item):
         return (yield)
-    from nb import KERNEL_ENV
+    from nb import kernel_environment
 
-    before = {name: os.environ.get(name) for name in KERNEL_ENV}
-    os.environ.update(KERNEL_ENV)
-    try:
+    with kernel_environment():
         return (yield)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,7 +56,7 @@ def pytest_runtest_call(item: pytest.Item):
 
 def _keep(item: pytest.Item, number: int, stored: bytes, made: bytes) -> str:
     """Write both pictures where they can be looked at; a line that says where."""
-    folder = Path(item.config.rootpath, "_build", "pictures")
+    folder = ROOT / "_build" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{item.path.stem}-cell{item.cell_num}-{number}"
     for kind, png in (("stored", stored), ("made", made)):

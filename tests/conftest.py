@@ -1,4 +1,4 @@
-"""The table of planted mistakes at the end of a run."""
+"""The table of planted mistakes at the end of a run; tests of a package that is not installed are skipped."""
 
 from __future__ import annotations
 
@@ -6,10 +6,41 @@ import signal
 
 import pytest
 
+from tests.missing import missing
+
 # Programs that tests start must be able to receive it, also where the tests run in the background of a shell.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RESULTS = pytest.StashKey[list]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """A file that cannot be imported without a package that may be missing is skipped, and the report names it."""
+    report = yield
+    error = report.call.excinfo.value if report.failed and report.call.excinfo else None
+    if package := missing(error):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {package} is not installed")
+    return report
+
+
+def _skip_what_is_missing():
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if package := missing(error):
+            pytest.skip(f"{package} is not installed")
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item):
+    return (yield from _skip_what_is_missing())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    return (yield from _skip_what_is_missing())
 
 
 @pytest.fixture

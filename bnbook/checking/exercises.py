@@ -52,6 +52,7 @@ def check(exercise: str, answer: Any) -> Checked:
 
     Raises:
         ValueError: there is no such exercise.
+        ModuleNotFoundError: a package that the exercise, or the answer, needs is not installed.
     """
     chapter = exercise.partition(".")[0]
     try:
@@ -68,6 +69,8 @@ def check(exercise: str, answer: Any) -> Checked:
         return Checked(exercise, None, "not attempted")
     except Wrong as wrong:
         return Checked(exercise, False, f"not yet. {wrong}")
+    except ModuleNotFoundError:
+        raise  # what is missing is a package, not an answer
     except Exception as error:
         return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
     return Checked(exercise, True, "correct")

@@ -261,4 +261,5 @@ def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have not every letter
     sys.exit(main())

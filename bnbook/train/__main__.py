@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from dataclasses import asdict, fields
@@ -14,7 +13,7 @@ import torch
 
 from . import CheckpointError, Settings, describe, train
 from .checkpoint import NAME, first_line, make_sure_of, write_atomically
-from .processes import count
+from .processes import count, rank
 from .report import summary
 from .settings import WORDS
 from .update import PreparationError
@@ -43,6 +42,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"train: {message}; --help explains\n")
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("needs a name, got ''")
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options: the settings of a run, and what is to be done with it."""
     made = _Parser(
@@ -66,12 +71,12 @@ def parser() -> argparse.ArgumentParser:
             **({"nargs": "?", "const": "default"} if setting.name == "compile" else {}),
         )
     keeping = made.add_argument_group("keeping it")
-    keeping.add_argument("--checkpoint", type=Path, metavar="DIR", help="keep the state of the run in this folder")
+    keeping.add_argument("--checkpoint", type=_path, metavar="DIR", help="keep the state of the run in this folder")
     keeping.add_argument(
         "--checkpoint-every", type=float, metavar="SECONDS", help="and after every epoch (default: 30)"
     )
     keeping.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one yet")
-    keeping.add_argument("--out", type=Path, metavar="FILE.json", help="write what the run was")
+    keeping.add_argument("--out", type=_path, metavar="FILE.json", help="write what the run was")
     keeping.add_argument(
         "--report",
         action="store_true",
@@ -85,7 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status; errors are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(parser().parse_args(arguments))
-    start = ["torchrun", "--nproc_per_node", str(count())] if count() > 1 else ["python"]
+    try:
+        start = ["torchrun", "--nproc_per_node", str(count())] if count() > 1 else ["python"]
+        rank()
+    except ValueError as error:
+        return _fail(error, 2)
     command = shlex.join([*start, "-m", "bnbook.train", *arguments])
     try:
         return _train(dict(given), command)
@@ -103,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _first() -> bool:
     """Whether this is the process that shows and writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def _fail(error: Exception | str, status: int) -> int:
@@ -126,28 +135,32 @@ def _train(given: dict, command: str) -> int:
     result = train(settings, **how)
     if _first():
         row = describe(result, command)
+        # First: what was reached is known also where the file cannot be written any more.
+        print(summary(row) if wants_report else summary(row).partition("\n")[0], flush=True)
         if out:
-            write_atomically(out, json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        print(summary(row) if wants_report else summary(row).partition("\n")[0])
+            text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            # Bytes of the command that are no text are lone surrogates, which JSON writes as this handler does.
+            write_atomically(out, text.encode(errors="backslashreplace"))
     return 0
 
 
 def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
     """Before the first update: the file can be written, and holds no other run."""
+    try:
+        if out.is_file() or not out.exists():
+            make_sure_of(out.parent, out.name)
+    except OSError as error:
+        raise OSError(f"{out} cannot be written ({error.strerror}): name another file with --out") from None
     if out.exists():
         if not out.is_file():
             raise OSError(f"{out} is not a file: name another one with --out")
         try:
-            before = json.loads(out.read_text())["settings"]
+            before = json.loads(out.read_bytes())["settings"]
             same = before == asdict(settings) | {"threads": before["threads"]}
         except (ValueError, KeyError, TypeError):
             same = False
         if not (resume and same):
             raise FileExistsError(f"{out} exists: delete it, or name another file with --out")
-    try:
-        make_sure_of(out.parent)
-    except OSError as error:
-        raise OSError(f"{out} cannot be written ({error.strerror}): name another file with --out") from None
 
 
 def _how_to_go_on(given: dict, command: str) -> str:
@@ -160,4 +173,5 @@ def _how_to_go_on(given: dict, command: str) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have not every letter
     sys.exit(main())

@@ -171,11 +171,13 @@ def repository(folder: Path) -> Path:
     return folder
 
 
-def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def pytest_in(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     environment |= {"OMP_NUM_THREADS": "2", "MPLBACKEND": "agg"}  # a kernel must not take these over
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command, cwd=folder, env=environment | variables, capture_output=True, encoding="utf-8", timeout=240
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +190,11 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def nb_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def nb_command(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "tools/nb.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, encoding="utf-8", timeout=240
+    )
 
 
 @pytest.fixture
@@ -209,8 +213,46 @@ def test_a_good_repository_passes(repo: Path) -> None:
     assert re.search(r"01_trial\.ipynb +1 of +16 code cells are not compared", done.stdout)
 
 
+@pytest.mark.parametrize("home", ["with settings", "that cannot be written"])
+def test_outputs_do_not_depend_on_the_home_of_the_reader(home: str, repo: Path, tmp_path: Path) -> None:
+    """Neither what is compared nor what is stored; pytest's root is the folder above, as editors name it."""
+    files = {
+        ".ipython/profile_default/ipython_kernel_config.py": "c.InlineBackend.figure_formats = ['svg']\n",
+        ".ipython/profile_default/startup/a.py": "import numpy; numpy.set_printoptions(precision=1)\n",
+        "matplotlib/matplotlibrc": "lines.linewidth: 9\npatch.facecolor: red\n",
+        "startup.py": "print('startup')\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    hostile = {
+        "HOME": str(tmp_path),
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+        "MATPLOTLIBRC": str(tmp_path / "matplotlib"),
+        "PYTHONSTARTUP": str(tmp_path / "startup.py"),
+    }
+    if home == "that cannot be written":
+        hostile = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null"}
+    before = (repo / "book" / "01_trial.ipynb").read_bytes()
+    done = pytest_in(repo, "book", "--rootdir", str(repo.parent), **hostile)
+    assert done.returncode == 0, done.stdout
+    done = nb_command(repo, "run", "book/01_trial.ipynb", **hostile)
+    assert done.returncode == 0, done.stderr
+    stored = tool.read(repo / "book" / "01_trial.ipynb")
+    (repo / "book" / "01_trial.ipynb").write_bytes(before)
+    kinds = [sorted(output.get("data", output)) for cell in stored.cells for output in cell.get("outputs", [])]
+    assert ["image/png", "text/plain"] in kinds and not any("image/svg+xml" in kind for kind in kinds)
+
+
+def test_kernels_have_a_home_where_the_repository_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tool, "KERNEL_HOME", tmp_path / "file" / "kernel")
+    home = tool._kernel_home.__wrapped__()
+    assert home.is_dir() and (home / "ipython").is_dir() and list(home.glob("matplotlib/fontlist-*.json"))
+
+
 def test_notebooks_are_collected_from_the_root_only(repo: Path) -> None:
-    (repo / "_build").mkdir()
+    (repo / "_build").mkdir(exist_ok=True)
     shutil.copy(repo / "book" / "01_trial.ipynb", repo / "_build" / "copy.ipynb")
     shutil.copy(repo / "book" / "01_trial.ipynb", repo / "book" / "01_trial.student.ipynb")
     everything = pytest_in(repo, "--collect-only", "-q").stdout

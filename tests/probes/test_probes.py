@@ -14,6 +14,7 @@ import pytest
 
 from bnbook import data, nn, plotting, probes
 from bnbook.models.numpy_cnn import cnn
+from bnbook.probes.xray import XRAY_LIMITS
 from tests.references import assert_agrees, generator, torch
 
 matplotlib.use("agg")
@@ -369,7 +370,7 @@ def test_the_xray_draws_standard_deviations_and_root_mean_squares():
     ]
     for ax, line, size in zip(figure.axes, lines(figure), sizes, strict=True):
         np.testing.assert_allclose(line, size, rtol=1e-12)
-        assert ax.get_yscale() == "log" and ax.get_ylim() == plotting.XRAY_LIMITS
+        assert ax.get_yscale() == "log" and ax.get_ylim() == XRAY_LIMITS
     plotting.plt.close(figure)
 
 
@@ -422,7 +423,7 @@ def test_what_has_exploded_or_vanished_leaves_the_axes():
     recorded = {"zero": (0 * x, x), "overflow": (1e200 * x, x), "infinite": (np.inf * x, x), "none": (x, None)}
     with np.errstate(all="raise"):
         figure = probes.draw_xray({"": recorded})
-    (activations, gradients), (low, high) = lines(figure), plotting.XRAY_LIMITS
+    (activations, gradients), (low, high) = lines(figure), XRAY_LIMITS
     assert 0 < activations[0] < low < activations[3] < high < activations[1] < np.inf and np.isnan(activations[2])
     assert list(np.isnan(gradients)) == [False, False, False, True]
     plotting.plt.close(figure)

@@ -71,6 +71,11 @@ def test_the_committed_reports_are_whole(path):
         ("--out {file}/x.json", 1, "x.json cannot be written (File exists): name another file with --out"),
         ("--out {file}", 1, "exists: delete it, or name another file with --out"),
         ("--out .", 1, "train: . is not a file: name another one with --out"),
+        ("--out ''", 2, "argument --out: needs a name, got ''"),
+        ("--checkpoint ''", 2, "argument --checkpoint: needs a name, got ''"),
+        # with ".partial" behind it, while it is written, the second is too long as well
+        ("--out {file}-" + 252 * "x" + ".json", 1, "cannot be written (File name too long): name another file"),
+        ("--out {file}-" + 240 * "x" + ".json", 1, "cannot be written (File name too long): name another file"),
         ("--seed 99999999999999999999", 2, "seed must be less than 2**63, got 99999999999999999999"),
     ],
 )
@@ -80,6 +85,20 @@ def test_a_bad_command_is_answered_in_one_line(arguments, status, message, tmp_p
     got, out, error = run(arguments.format(file=file, folder=folder), capsys)
     assert got == status and message in error and error.startswith("train: ") and error.count("\n") == 1, error
     assert out == "" and file.read_text() == "{}" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "²"])
+def test_an_environment_that_torchrun_would_not_set_is_answered_in_one_line(name, value, capsys, monkeypatch):
+    monkeypatch.setenv(name, value)
+    status, out, error = run(TINY, capsys)
+    assert (status, out) == (2, "") and error.count("\n") == 1, error
+    assert f"{name} must be a whole number of at least {int(name == 'WORLD_SIZE')}, got {value!r}" in error
+
+
+def test_no_process_is_no_number_of_processes(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert "WORLD_SIZE must be a whole number of at least 1, got '0'" in run(TINY, capsys)[2]
 
 
 def test_a_bad_command_makes_no_folder(tmp_path, capsys):
@@ -113,6 +132,35 @@ def test_the_command_writes_what_the_run_was(tmp_path, capsys):
     status, shown, _ = run(f"{TINY} --checkpoint {tmp_path / 'c'} --out {out} --resume", capsys)
     assert status == 0 and json.loads(out.read_text())["final"] == row["final"]
     assert os.listdir(out.parent) == ["run.json"]
+
+
+@pytest.mark.parametrize("name", ["café.json", "caf\udce9.json"], ids=["another language", "no text"])
+def test_a_name_that_is_no_ascii_is_written_and_resumed(name, tmp_path, capsys):
+    """The second is of bytes that are no text where this runs: those of another locale."""
+    arguments = f"{TINY} --epochs 1 --checkpoint {tmp_path / 'c'} --out {tmp_path / name}"
+    assert run(arguments, capsys)[0] == 0
+    row = json.loads((tmp_path / name).read_bytes())
+    assert row["provenance"]["command"] == shlex.join(["python", "-m", "bnbook.train", *shlex.split(arguments)])
+    assert run(f"{arguments} --resume", capsys)[0] == 0
+
+
+def test_a_result_that_cannot_be_written_is_shown(tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(f"{path} could not be written (No space left on device)")
+
+    monkeypatch.setattr(command, "write_atomically", full)
+    status, shown, error = run(f"{TINY} --epochs 1 --out {tmp_path / 'a.json'}", capsys)
+    assert status == 1 and "a.json could not be written (No space left on device)" in error
+    assert "\ntest accuracy " in shown
+
+
+@pytest.mark.parametrize("program", ["train", "experiments"])
+def test_help_is_shown_on_a_terminal_without_the_letters(program):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, "-m", f"bnbook.{program}", "--help"], capture_output=True, env=environment, check=True
+    )
+    assert shown.stdout.isascii() and b"usage: " in shown.stdout
 
 
 def test_a_report_without_a_name_goes_to_the_results(tmp_path, capsys, monkeypatch):
