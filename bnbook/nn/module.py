@@ -22,7 +22,7 @@ class Parameter:
 
 
 class IncompatibleKeys(NamedTuple):
-    """What did not fit in a state dict: keys of the module that were not given, and given ones that it does not have."""
+    """What did not fit in a state dict: keys of the module that were not given, and given ones that it has not."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -204,7 +204,7 @@ def to_array(key: str, value: Any) -> Array:
     """A NumPy array with a copy of an array or of a torch tensor, on any device and with or without a gradient.
 
     Raises:
-        TypeError: nothing that NumPy can hold (bfloat16), or a masked array, whose mask would be lost; named by its key.
+        TypeError: nothing that NumPy can hold (bfloat16), or a masked array, whose mask would be lost; by its key.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{key} is a masked array, whose mask would be lost: pass {key}.filled(...)")
