@@ -21,6 +21,7 @@ class Optimizer:
         wrong = [type(p).__name__ for p in self.params if not isinstance(p, Parameter)]
         if wrong:
             raise TypeError(f"params must be Parameters, got {wrong[0]}")
+        self.params = list(dict.fromkeys(self.params))  # tied ones, given twice, take one step
         check_number("lr", lr, at_least=0)
         check_number("weight_decay", weight_decay, at_least=0)
         self.lr, self.weight_decay = lr, weight_decay

@@ -1,7 +1,7 @@
 """From one framework to another: weights, and what each means by eps, momentum and the running variance."""
 
-from .chains import Layer
 from .conventions import conventions, convert_momentum, half_life, momentum_of_half_life
+from .layers import Layer
 from .weights import COUNTER, State, convert, load, state
 
 __all__ = [

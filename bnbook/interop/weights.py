@@ -18,7 +18,8 @@ Images go in as (N, C, H, W) here and (N, H, W, C) there: ``np.moveaxis(x, 1, -1
 
 Networks are chains: a `Sequential` of either kind, or a functional Keras model without branches, of convolutions, fully
 connected layers, batch normalizations, activations, max-pooling, flatten and dropout. `bnbook.nn` and torch also
-exchange layer and group normalization. Anything else is refused by name. The mode (training or evaluation) and what is
+exchange layer and group normalization. Anything else is refused by name, and so is a class made of one of these that
+computes in its own way. Hooks are not seen. The mode (training or evaluation) and what is
 frozen (`requires_grad`, `trainable`) stay as they are.
 """
 
@@ -26,24 +27,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from .chains import LAYOUTS, WITH_ARRAYS, Layer, open_model, to_array
-from .conventions import conventions, convert_momentum, half_life, momentum_of_half_life
-
-__all__ = [
-    "Layer",
-    "State",
-    "conventions",
-    "convert",
-    "convert_momentum",
-    "half_life",
-    "load",
-    "momentum_of_half_life",
-    "state",
-]
+from ..nn.module import to_array
+from .chains import Keras, Modules, open_model
+from .layers import LAYOUTS, WITH_ARRAYS, Layer
 
 Array = np.ndarray
 
@@ -63,7 +54,8 @@ class State(dict):
 
     def astype(self, dtype: type) -> State:
         """The same state with its floats in another dtype."""
-        return State({k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in self.items()}, self.layers)
+        # bfloat16, which Keras has and NumPy does not, is of the kind V
+        return State({k: v.astype(dtype) if v.dtype.kind in "fV" else v for k, v in self.items()}, self.layers)
 
 
 def state(model: Any) -> State:
@@ -80,7 +72,7 @@ def state(model: Any) -> State:
 def load(model: Any, state: Mapping[str, Array], *, match: str = "name", settings: str = "check") -> None:
     """Write a state into a model of any of the three frameworks: all of it, or an error and no change.
 
-    A softmax at the end of one of the two is left out of the comparison: torch has it in the loss. A Keras model has
+    A softmax over the classes at the end of one of the two is left out: torch has it in the loss. A Keras model has
     no count of batches: it goes without, and `num_batches_tracked` of a model that has one stays as it was.
 
     Args:
@@ -89,16 +81,19 @@ def load(model: Any, state: Mapping[str, Array], *, match: str = "name", setting
             the layers nor about eps and momentum.
         match: "name", the layers with arrays have the same names; or "order", the first belongs to the first.
         settings: what happens where eps or momentum of a layer differ: "check" is an error, "copy" sets those of the
-            model (and drops functions that Keras has traced), "keep" leaves the model as it is.
+            model (and drops the functions that Keras has traced of it and of models in it; one of which it is itself a
+            part must be compiled again), "keep" leaves the model as it is.
 
     Raises:
         KeyError: arrays that are missing or unexpected.
         ValueError: layers of another kind, in another order or with other options; shapes; eps or momentum; NaN or
-            infinity; a negative variance. All of a kind are named.
-        TypeError: an array whose values the dtype of the model cannot hold.
+            infinity; a negative variance; two arrays for one of the model. All of a kind are named.
+        TypeError: an array whose values the dtype of the model cannot hold, or a masked one.
     """
     _one_of("match", match, ("name", "order"))
     _one_of("settings", settings, ("check", "copy", "keep"))
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be what bnbook.interop.state returns or a mapping, got {type(state).__name__}")
     target = open_model(model)
     layers = getattr(state, "layers", None)
     if layers is None:
@@ -112,10 +107,10 @@ def load(model: Any, state: Mapping[str, Array], *, match: str = "name", setting
         pairs = _pairs(layers, target.layers, match)
         names = {a.name: b.name for a, b in pairs}
         arrays = {_renamed(key, names): array for key, array in state.items()}
-    arrays = _fitting(arrays, target.arrays())
+    before = target.arrays()
+    arrays = _fitting(arrays, before, target.tied())
     changes = {} if settings == "keep" else _settings(pairs, target.layers, settings == "copy")
-    target.set(changes)
-    target.write(arrays)
+    _write(target, changes, arrays, before)
 
 
 def convert(source: Any, target: Any, *, match: str = "name", settings: str = "check") -> None:
@@ -123,12 +118,26 @@ def convert(source: Any, target: Any, *, match: str = "name", settings: str = "c
     load(target, state(source), match=match, settings=settings)
 
 
+def _write(target: Modules | Keras, changes: dict, arrays: dict[str, Array], before: dict[str, Array]) -> None:
+    """All of it, or, where the framework refuses one of its arrays, what was there before."""
+    settings = target.set(changes)
+    try:
+        target.write(arrays)
+    except Exception:
+        for layer, name, value in settings:
+            setattr(layer, name, value)
+        for key, array in before.items():
+            with suppress(Exception):  # the one that cannot be written has not changed
+                target.write({key: array})
+        raise
+
+
 # --- does the state fit the model? -----------------------------------------------------------------------------------
 
 
 def _pairs(source: tuple[Layer, ...], target: list[Layer], match: str) -> list[tuple[Layer, Layer]]:
     """The layers that belong together, or an error that says what differs in kind, order, options or name."""
-    source, target = (chain[: -1 if chain and chain[-1].kind == "Softmax" else None] for chain in (source, target))
+    source, target = _without_softmax(list(source), list(target))
     if [layer.kind for layer in source] != [layer.kind for layer in target]:
         raise ValueError(
             "the layers are not the same or not in the same order, so that the model would compute something else "
@@ -155,12 +164,25 @@ def _pairs(source: tuple[Layer, ...], target: list[Layer], match: str) -> list[t
     return pairs
 
 
+def _without_softmax(*chains: list[Layer]) -> list[list[Layer]]:
+    """The chains; where one of them ends in a softmax that the other has in its loss, without it."""
+    ends = [bool(chain) and chain[-1].kind == "Softmax" for chain in chains]
+    if all(ends) or not any(ends):
+        return list(chains)
+    last = chains[ends.index(True)][-1]
+    if last.options["dim"] not in (None, -1, 1):
+        raise ValueError(
+            f"{last.name}: the softmax at the end has dim={last.options['dim']}; accepted: over the classes, dim=1"
+        )
+    return [chain[:-1] if end else chain for chain, end in zip(chains, ends, strict=True)]
+
+
 def _renamed(key: str, names: Mapping[str, str]) -> str:
     layer, dot, array = str(key).rpartition(".")
     return f"{names.get(layer, layer)}{dot}{array}"
 
 
-def _fitting(given: Mapping[str, Any], own: Mapping[str, Array]) -> dict[str, Array]:
+def _fitting(given: Mapping[str, Any], own: Mapping[str, Array], tied: list[list[str]]) -> dict[str, Array]:
     """The arrays that are to be written, or an error that names all keys that are wrong in one way."""
     may_differ = {key.removesuffix("running_mean") + COUNTER for key in own if key.endswith(".running_mean")}
     missing = [key for key in own if key not in given and key not in may_differ]
@@ -191,6 +213,10 @@ def _fitting(given: Mapping[str, Any], own: Mapping[str, Array]) -> dict[str, Ar
     negative = [key for key, a in arrays.items() if key.endswith("running_var") and (a < 0).any()]
     if negative:
         raise ValueError(f"a variance cannot be negative: {', '.join(negative)}; is it swapped with running_mean?")
+    groups = [[name for name in names if name in arrays] for names in tied]
+    torn = [g for g in groups if any(not np.array_equal(arrays[g[0]], arrays[name]) for name in g[1:])]
+    if torn:
+        raise ValueError(f"one array of the model, several in the state: {'; '.join(map(' and '.join, torn))}")
     return {key: a.astype(own[key].dtype) for key, a in arrays.items()}  # the order of bytes, too, may be another one
 
 

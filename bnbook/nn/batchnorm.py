@@ -14,6 +14,7 @@ class _RunningStatistics(Module):
 
     ndims: tuple[int, ...] = ()
     layout: str = ""
+    _added_later = ("num_batches_tracked",)
 
     def __init__(
         self,

@@ -14,6 +14,9 @@ from .module import Array, Module
 class Sequential(Module):
     """Layers one after the other, as `torch.nn.Sequential`: given as arguments, or in a dictionary with their names.
 
+    A slice is a Sequential of the same layers. A layer that is assigned later (``model.head = ...``) comes last, or
+    takes the place of the one of that name.
+
     Raises:
         TypeError: something that is not a `Module`.
         ValueError: a name that is taken or has a dot; one layer in two places: it remembers one forward pass only.
@@ -28,29 +31,44 @@ class Sequential(Module):
         for name, layer in named.items():
             if not isinstance(layer, Module):
                 raise TypeError(f"layer {name!r} must be a Module, got {type(layer).__name__}")
-            if not name or "." in name or (hasattr(self, name)):
-                raise ValueError(f"{name!r} cannot name a layer")
             setattr(self, name, layer)
-        self._names = list(named)
-        seen: set[Module] = set()
-        for name, module in self.named_modules():
-            if module in seen:
+
+    def __setattr__(self, name: str, value: object) -> None:
+        old = vars(self).get(name)
+        if isinstance(value, Module):
+            self._check_layer(name, value, old)
+        elif isinstance(old, Module):
+            raise TypeError(f"layer {name!r} must be a Module, got {type(value).__name__}; `del` takes a layer away")
+        super().__setattr__(name, value)
+
+    def _check_layer(self, name: str, layer: Module, old: object) -> None:
+        if not name or "." in name or (hasattr(self, name) and not isinstance(old, Module)):
+            raise ValueError(f"{name!r} cannot name a layer")
+        replaced = set() if old is None else {id(module) for _, module in old._places()}
+        seen = {id(module) for _, module in self._places()} - replaced
+        for place, module in layer._places(name):
+            if id(module) in seen:
                 raise ValueError(
-                    f"layer {name!r} is used twice, but a layer remembers one forward pass: make a second one"
+                    f"layer {place!r} is used twice, but a layer remembers one forward pass: make a second one"
                 )
-            seen.add(module)
+            seen.add(id(module))
 
     def __iter__(self) -> Iterator[Module]:
-        return (getattr(self, name) for name in self._names)
+        return (layer for _, layer in self.named_children())
 
     def __reversed__(self) -> Iterator[Module]:
-        return (getattr(self, name) for name in reversed(self._names))
+        return reversed([*self])
 
     def __len__(self) -> int:
-        return len(self._names)
+        return sum(1 for _ in self)
 
-    def __getitem__(self, index: int) -> Module:
-        return getattr(self, self._names[index])
+    def __getitem__(self, index: int | slice) -> Module:
+        named = list(self.named_children())
+        if isinstance(index, slice):
+            return Sequential(dict(named[index]))
+        if not -len(named) <= index < len(named):
+            raise IndexError(f"index {index} is out of range: there are {len(named)} layers")
+        return named[index][1]
 
     def forward(self, x: Array) -> Array:
         for layer in self:
@@ -63,7 +81,7 @@ class Sequential(Module):
         return grad_y
 
     def __repr__(self) -> str:
-        return "Sequential(\n" + "".join(f"  ({name}): {getattr(self, name)!r}\n" for name in self._names) + ")"
+        return "Sequential(\n" + "".join(f"  ({name}): {layer!r}\n" for name, layer in self.named_children()) + ")"
 
 
 class Flatten(Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,15 +21,24 @@ class Parameter:
         return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype})"
 
 
+class IncompatibleKeys(NamedTuple):
+    """What did not fit in a state dict: keys of the module that were not given, and given ones that it has not."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Module:
     """The base of every layer, as `torch.nn.Module`.
 
     A layer computes `forward(x)` and keeps what its backward pass needs; `backward(grad_y)` then returns the gradient
     of its input and adds those of its parameters to their `grad`. Attributes that are a `Parameter` or a `Module` are
-    found by themselves; arrays that belong to the state without being learned are named by `register_buffer`.
+    found by themselves; arrays that belong to the state without being learned are named by `register_buffer`. What
+    stands in several places (tied weights) is found once, under its first name; the state dict has all names.
     """
 
     training: bool = True
+    _added_later: tuple[str, ...] = ()  # buffers that old state dicts do not have: without them they keep their value
 
     def __init__(self) -> None:
         self._buffer_names: list[str] = []
@@ -50,35 +60,44 @@ class Module:
 
     def register_buffer(self, name: str, value: Array | None) -> None:
         """Name an array that is saved with the module but not learned (None: the module goes without it)."""
-        self._buffer_names.append(name)
+        if name not in self._buffer_names:
+            self._buffer_names.append(name)
         setattr(self, name, value)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
+        yield from _once((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module, under the name "", and all modules below it under their dotted names."""
+        """This module, under the name "", and all modules below it under their dotted names, each once."""
+        yield from _once(self._places(prefix))
+
+    def _places(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every place that holds a module, also where several hold the same one."""
         yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield from value._places(f"{prefix}.{name}" if prefix else name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter):
-                    yield f"{prefix}.{name}" if prefix else name, value
+        """Every parameter once: tied ones under the first of their names."""
+        yield from _once(
+            (f"{prefix}.{name}" if prefix else name, value)
+            for prefix, module in self.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, Parameter)
+        )
 
     def parameters(self) -> Iterator[Parameter]:
         for _, parameter in self.named_parameters():
             yield parameter
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
-        for prefix, module in self.named_modules():
-            for name in module._buffer_names:
-                if getattr(module, name) is not None:
-                    yield f"{prefix}.{name}" if prefix else name, getattr(module, name)
+        yield from _once(
+            (f"{prefix}.{name}" if prefix else name, getattr(module, name))
+            for prefix, module in self.named_modules()
+            for name in module._buffer_names
+            if getattr(module, name) is not None
+        )
 
     def buffers(self) -> Iterator[Array]:
         for _, buffer in self.named_buffers():
@@ -113,19 +132,34 @@ class Module:
         """Copies of all parameters and buffers under their dotted names, in the order in which torch lists them."""
         return {name: value.copy() for name, value in self._state()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Array], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Array], strict: bool = True) -> IncompatibleKeys:
         """Copy values into the parameters and buffers, keeping the dtype of this module.
+
+        As in torch, `num_batches_tracked` may be missing, which old state dicts do not have: the count stays.
+
+        Args:
+            state_dict: name → array, or a tensor of torch.
+            strict: whether keys that are missing or unexpected are an error.
+
+        Returns:
+            The missing and the unexpected keys.
 
         Raises:
             KeyError: with `strict`, keys that are missing or unexpected; all of them are named.
-            ValueError: shapes that differ; all of them are named. Nothing has been changed then.
+            ValueError: shapes that differ, or arrays of this module that are read-only; all of them are named.
+            TypeError: values that are no arrays of numbers of that kind. Nothing has been changed then.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must map names to arrays, got {type(state_dict).__name__}")
         own = dict(self._state())
-        missing = [key for key in own if key not in state_dict]
+        may_be_missing = {
+            f"{prefix}.{name}" if prefix else name for prefix, m in self._places() for name in m._added_later
+        }
+        missing = [key for key in own if key not in state_dict and key not in may_be_missing]
         unexpected = [key for key in state_dict if key not in own]
         if strict and (missing or unexpected):
             raise KeyError(f"the state dict does not fit: missing keys {missing}, unexpected keys {unexpected}")
-        given = {key: np.asarray(value) for key, value in state_dict.items() if key in own}
+        given = {key: to_array(key, value) for key, value in state_dict.items() if key in own}
         wrong = [
             f"{key}: {given[key].shape}, expected {own[key].shape}"
             for key in given
@@ -140,11 +174,14 @@ class Module:
         ]
         if kinds:
             raise TypeError(f"the state dict has arrays of another kind: {'; '.join(kinds)}")
+        if fixed := [key for key in given if not own[key].flags.writeable]:
+            raise ValueError(f"the module has arrays that are read-only: {', '.join(fixed)}")
         for key, value in given.items():
             own[key][...] = value
+        return IncompatibleKeys(missing, unexpected)
 
     def _state(self) -> Iterator[tuple[str, Array]]:
-        for prefix, module in self.named_modules():
+        for prefix, module in self._places():
             dot = f"{prefix}." if prefix else ""
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
@@ -152,6 +189,29 @@ class Module:
             for name in module._buffer_names:
                 if getattr(module, name) is not None:
                     yield dot + name, getattr(module, name)
+
+
+def _once(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Every object under the first of its names."""
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
+
+
+def to_array(key: str, value: Any) -> Array:
+    """A NumPy array with a copy of an array or of a torch tensor, on any device and with or without a gradient.
+
+    Raises:
+        TypeError: nothing that NumPy can hold (bfloat16), or a masked array, whose mask would be lost; by its key.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{key} is a masked array, whose mask would be lost: pass {key}.filled(...)")
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value).copy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{key} cannot be turned into a NumPy array: {error}") from None
 
 
 def accumulate(parameter: Parameter | None, grad: Array | None) -> None:

@@ -26,24 +26,39 @@ FRAMEWORKS = ["numpy", "torch", "keras"]
 
 @pytest.fixture(scope="module")
 def models() -> dict:
-    """The small network in every framework, with values of its own."""
-    made = {name: getattr(SMALL, name)() for name in FRAMEWORKS}
+    """The small network in every framework, with values, eps and momentum of its own: all of it could change."""
+    made = {name: other_settings(name) for name in FRAMEWORKS}
     for name, model in made.items():
-        interop.convert(randomize(SMALL.numpy(), f"before in {name}"), model)
+        interop.convert(randomize(SMALL.numpy(), f"before in {name}"), model, settings="keep")
+    made["numpy"].bn1.eval(), made["torch"].bn1.eval()
+    made["torch"].conv.weight.requires_grad_(False)
+    made["keras"].get_layer("bn1").trainable = False
     return made
 
 
-def settings_of(model) -> list[tuple]:
-    return [(layer.name, layer.options) for layer in interop.state(model).layers]
+SETTINGS = ("check", "copy", "keep")
 
 
-def refused(model, state, error: type[Exception], words: str, **options) -> None:
-    """`load` says so, and neither an array nor a setting is another one afterwards."""
-    before, settings = interop.state(model), settings_of(model)
-    with pytest.raises(error, match=words):
-        interop.load(model, state, **options)
-    assert_same_state(interop.state(model), before, words)
-    assert settings_of(model) == settings
+def whole(model) -> list:
+    """All that `load` could change in a model of any framework: arrays, eps, momentum, modes, what is frozen."""
+    if isinstance(model, keras.Model):
+        arrays = [(variable.path, np.asarray(variable).tobytes()) for variable in model.variables]
+        layers = list(model._flatten_layers())
+    else:
+        arrays = [(key, interop.weights.to_array(key, a).tobytes()) for key, a in model.state_dict().items()]
+        arrays += [(key, id(p), getattr(p, "requires_grad", None)) for key, p in model.named_parameters()]
+        layers = [layer for _, layer in model.named_modules()]
+    flags = ("eps", "epsilon", "momentum", "training", "trainable", "track_running_stats", "predict_function")
+    return arrays + [(type(layer).__name__, [(f, getattr(layer, f, None)) for f in flags]) for layer in layers]
+
+
+def refused(model, state, error: type[Exception], words: str, settings=SETTINGS, **options) -> None:
+    """`load` says so, with every of the `settings`, and nothing of the model is another afterwards."""
+    before = whole(model)
+    for setting in (settings,) if isinstance(settings, str | bool) else settings:
+        with pytest.raises(error, match=words):
+            interop.load(model, state, settings=setting, **options)
+        assert whole(model) == before, f"{words} with settings={setting!r}"
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -112,6 +127,18 @@ WRONG_ARRAYS = [
         ValueError,
         "NaN or infinity: bn1.running_var, fc2.bias; has its training diverged",
     ),
+    (
+        "a variance a little below zero",
+        replaced("bn2.running_var", lambda a: np.where(np.arange(7) == 3, -1e-12, a)),
+        ValueError,
+        "a variance cannot be negative: bn2.running_var",
+    ),
+    (
+        "a masked array",
+        replaced("fc1.bias", lambda a: np.ma.masked_array(a, np.arange(7) == 2)),
+        TypeError,
+        "fc1.bias is a masked array, whose mask would be lost",
+    ),
     ("a name without a layer", lambda s: s.update({"weight": 1.0}), KeyError, r"unexpected keys \['weight'\]"),
     ("the count of no layer", lambda s: s.update({f"bn3.{COUNTER}": 1}), KeyError, r"unexpected keys \['bn3.num_b"),
     ("rows of two lengths", lambda s: s.update({"fc2.bias": [[1.0], [2.0, 3.0]]}), TypeError, "fc2.bias cannot be"),
@@ -161,7 +188,8 @@ def test_a_mapping_without_layers_does_not_know_its_eps(models, framework):
     """Tensors of a torch checkpoint, for example."""
     source = randomize(SMALL.numpy(), "mapping")
     checkpoint = {key: torch.tensor(value) for key, value in source.state_dict().items()}
-    refused(models[framework], checkpoint, ValueError, "does not say which eps and momentum")
+    words = "does not say which eps and momentum"
+    refused(models[framework], checkpoint, ValueError, words, settings=("check", "copy"))
     refused(models[framework], checkpoint, ValueError, "cannot be matched by order", match="order", settings="keep")
     model = getattr(SMALL, framework)()
     interop.load(model, checkpoint, settings="keep")
@@ -302,6 +330,8 @@ def test_unknown_words():
     model = SMALL.numpy()
     refused(model, interop.state(model), ValueError, "match must be one of 'name', 'order', got 'size'", match="size")
     refused(model, interop.state(model), ValueError, "settings must be one of 'check', .* got True", settings=True)
+    for wrong in (3, [], "model.npz"):
+        refused(model, wrong, TypeError, f"state must be .* or a mapping, got {type(wrong).__name__}")
 
 
 # --- eps and momentum -------------------------------------------------------------------------------------------------
@@ -327,7 +357,7 @@ def test_a_difference_is_refused_copied_or_kept(framework):
     words = (
         rf"bn1: eps is 0.02 in the state and {eps} in the model; bn1: momentum is 0.15 .* and {momentum} in .*bn2: eps"
     )
-    refused(model, state, ValueError, words)
+    refused(model, state, ValueError, words, settings="check")
     x = generator("settings x").normal(size=(9, *SMALL.shape))
 
     def outputs(model, training):
@@ -358,10 +388,30 @@ def test_copied_settings_reach_functions_that_keras_has_traced():
     assert_agrees(model.predict(np.moveaxis(x, 1, -1), verbose=0), source.eval()(x), 1e-10, "predict")
 
 
+def test_copied_settings_reach_models_in_the_model():
+    """Also what Keras has traced of a model that is a part of this one: its own `predict`, and that of one in it."""
+    source = randomize(SMALL.numpy(), "nested")
+    c, h, w = SMALL.shape
+    made = SMALL.keras_layers({"dtype": "float64"}, {"dtype": "float64"})
+    inner = keras.Sequential([keras.Input((h, w, c), dtype="float64"), *made[:2]], name="inner")
+    middle = keras.Sequential([keras.Input((h, w, c), dtype="float64"), inner, made[2]], name="middle")
+    model = keras.Sequential([keras.Input((h, w, c), dtype="float64"), middle, *made[3:]])
+    x = generator("nested x").normal(size=(9, *SMALL.shape)).astype(np.float32).astype(np.float64)
+    z = np.moveaxis(x, 1, -1)
+    for part in (inner, middle, model):
+        part.predict(z, verbose=0)
+    interop.convert(source, model, match="order", settings="copy")
+    source.eval()
+    for part, layers in ((inner, 2), (middle, 3)):
+        expected = np.moveaxis(source[:layers](x), 1, -1)
+        assert_agrees(part.predict(z, verbose=0), expected, 1e-10, part.name)
+    assert_agrees(model.predict(z, verbose=0), source(x), 1e-10, "the whole")
+
+
 def test_the_average_of_all_batches_does_not_exist_in_keras():
     source = SMALL.torch()
     source.bn2.momentum = None
-    refused(SMALL.keras(), interop.state(source), ValueError, "bn2: momentum is None in the state and 0.15")
+    refused(SMALL.keras(), interop.state(source), ValueError, "bn2: momentum is None in .* and 0.15", "check")
     refused(
         other_settings("keras"),
         interop.state(source),
@@ -371,6 +421,10 @@ def test_the_average_of_all_batches_does_not_exist_in_keras():
     )
     target = SMALL.numpy()
     interop.convert(source, target, settings="copy")
+    for momentum in (1.5, -0.1):
+        source.bn2.momentum = momentum
+        words = rf"bn2: momentum must be .*, got {momentum}"
+        refused(other_settings("keras"), interop.state(source), ValueError, words, "copy")
     assert target.bn2.momentum is None and target.bn1.momentum == MOMENTUM and target.bn2.eps == EPS
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bnbook import functional as F
-from bnbook import nn
+from bnbook import nn, optim
 from tests.references import LAYERS, assert_agrees, generator, torch
 
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
@@ -176,6 +176,145 @@ def test_strict_loading_names_the_keys_and_changes_nothing():
     assert_same_state(net, state | {key: before[key] for key in ("bn.weight", "head.0.bias")})
     with pytest.raises(ValueError, match="expected"):  # a wrong shape is wrong without strict, too
         net.load_state_dict({"bn.bias": np.ones(4)}, strict=False)
+
+
+@needs_torch
+def test_loading_returns_what_did_not_fit_as_torch_does():
+    """A state dict of a model that was wrapped has "module." in front of every key: nothing of it is loaded."""
+    ours, theirs = network(), torch_network()
+    wrapped = {f"module.{key}": value for key, value in ours.state_dict().items()}
+    got = ours.load_state_dict(wrapped, strict=False)
+    as_tensors = {key: torch.tensor(value) for key, value in wrapped.items()}
+    expected = theirs.load_state_dict(as_tensors, strict=False)
+    counts = ["bn.num_batches_tracked", "head.1.num_batches_tracked"]  # torch has them in mind as "may be missing"
+    assert got.missing_keys == [key for key in ours.state_dict() if key not in counts] == expected.missing_keys
+    assert got.unexpected_keys == list(wrapped) == expected.unexpected_keys
+    assert ours.load_state_dict(ours.state_dict()) == ([], [])
+
+
+@needs_torch
+def test_old_state_dicts_have_no_count_of_batches():
+    """As in torch, strict or not: the count stays what it is."""
+    ours, theirs = randomize(network()), torch_network()
+    theirs.bn.num_batches_tracked.fill_(7), theirs.head[1].num_batches_tracked.fill_(7)
+    old = {key: value * 2 for key, value in ours.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert ours.load_state_dict(old) == ([], [])
+    theirs.load_state_dict({key: torch.tensor(value) for key, value in old.items()})
+    assert_same_state(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
+    alone = nn.BatchNorm1d(3)
+    alone.load_state_dict({key: value for key, value in alone.state_dict().items() if key != "num_batches_tracked"})
+    with pytest.raises(KeyError, match=r"missing keys \['running_var'\]"):
+        alone.load_state_dict({k: v for k, v in alone.state_dict().items() if k not in ("running_var", "x")})
+
+
+@needs_torch
+def test_tensors_of_every_kind_are_loaded_or_named():
+    net, other = network(), torch_network()
+    state = {key: torch.tensor(value) for key, value in randomize(network()).state_dict().items()}
+    state["bn.weight"] = torch.nn.Parameter(state["bn.weight"])  # as `named_parameters` of torch gives it
+    net.load_state_dict(state), other.load_state_dict(state)
+    assert_same_state(net, {key: value.detach().numpy() for key, value in other.state_dict().items()})
+    before = values(net)
+    mask = np.ma.masked_array(np.zeros(3), [True, False, False])
+    for wrong, words in (
+        (state["bn.weight"].bfloat16(), "bn.weight cannot be turned into a NumPy array"),
+        (torch.ones(3, device="meta"), "bn.weight cannot be turned into a NumPy array"),
+        (torch.ones(3).to_sparse(), "bn.weight cannot be turned into a NumPy array"),
+        ([[1.0], [1.0, 2.0]], "bn.weight cannot be turned into a NumPy array"),
+        (mask, "bn.weight is a masked array"),
+    ):
+        for strict in (True, False):
+            with pytest.raises(TypeError, match=words):
+                net.load_state_dict({key: value * 0 for key, value in before.items()} | {"bn.weight": wrong}, strict)
+    for wrong in ([], None, "model.npz", [("bn.weight", np.ones(3))]):
+        with pytest.raises(TypeError, match="state_dict must map names to arrays, got"):
+            net.load_state_dict(wrong)
+    assert_same_state(net, before)
+
+
+def test_loading_into_what_is_read_only_changes_nothing():
+    net = randomize(network())
+    before = values(net)
+    net.head[0].bias.data.flags.writeable = net.head[1].running_var.flags.writeable = False
+    with pytest.raises(ValueError, match=r"read-only: head\.0\.bias, head\.1\.running_var"):
+        net.load_state_dict({key: value * 0 for key, value in before.items()})
+    assert_same_state(net, before)
+
+
+# --- what stands in two places ----------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """Two layers with one weight; a layer and a parameter with two names each."""
+
+    def __init__(self):
+        super().__init__()
+        tie(self, nn, np.ones(3, np.float32))
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+    def backward(self, grad_y):
+        return self.a.backward(self.b.backward(grad_y))
+
+
+def tie(model, library, scale):
+    model.a, model.b = library.Linear(4, 4), library.Linear(4, 4)
+    model.b.weight = model.a.weight
+    model.norm = model.again = library.BatchNorm1d(4)
+    model.scale = model.same = library.Parameter(scale)
+
+
+@needs_torch
+def test_what_is_tied_has_all_names_in_the_state_and_one_elsewhere():
+    ours, theirs = Tied(), torch.nn.Module()
+    tie(theirs, torch.nn, torch.ones(3))
+    for list_of in ("named_parameters", "named_buffers", "named_children"):
+        expected = [name for name, _ in getattr(theirs, list_of)()]
+        got = [name for name, _ in getattr(ours, list_of)()]
+        # torch lists its parameters before its children whatever stands first; the names are the same
+        assert sorted(got) == sorted(expected), list_of
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    assert "b.weight" in ours.state_dict() and "again.running_mean" in ours.state_dict()
+    assert len(list(ours.parameters())) == len(list(theirs.parameters())) == 6
+    assert len(list(ours.buffers())) == len(list(theirs.buffers())) == 3
+    state = ours.state_dict()
+    assert ours.load_state_dict({key: value + 1 for key, value in state.items()}) == ([], [])
+    np.testing.assert_array_equal(ours.a.weight.data, state["a.weight"] + 1)
+    assert copy.deepcopy(ours).b.weight is not ours.b.weight
+    twin = copy.deepcopy(ours)
+    assert twin.b.weight is twin.a.weight
+
+
+@needs_torch
+@pytest.mark.parametrize("all_names", [False, True], ids=["the model's parameters", "those of both layers"])
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_tied_weights_take_one_step(name, all_names):
+    ours = Tied()
+    a, b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    b.weight = a.weight
+    theirs = torch.nn.Sequential(a, b)
+    with torch.no_grad():
+        for layer, other in ((a, ours.a), (b, ours.b)):
+            layer.weight.copy_(torch.tensor(other.weight.data)), layer.bias.copy_(torch.tensor(other.bias.data))
+    x, g = generator("tied").normal(size=(2, 5, 4)).astype(np.float32)
+    given = [*ours.a.parameters(), *ours.b.parameters()] if all_names else ours.parameters()
+    optimizer, other = getattr(optim, name)(given, lr=0.1), getattr(torch.optim, name)(theirs.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad(), other.zero_grad()
+        ours(x), ours.backward(g), theirs(torch.tensor(x)).backward(torch.tensor(g))
+        assert_agrees(ours.a.weight.grad, a.weight.grad, 1e-5, "the gradients of both places together")
+        optimizer.step(), other.step()
+    assert_agrees(ours.a.weight.data, a.weight, 1e-5, "weight")
+    assert_agrees(ours.b.bias.data, b.bias, 1e-5, "bias")
+
+
+def test_a_buffer_that_is_named_again_is_one():
+    bn = nn.BatchNorm1d(3)
+    bn.register_buffer("running_mean", np.full(3, 2.0, np.float32))
+    assert [name for name, _ in bn.named_buffers()].count("running_mean") == 1
+    np.testing.assert_array_equal(bn.state_dict()["running_mean"], [2, 2, 2])
 
 
 # --- modes -----------------------------------------------------------------------------------------------------------
@@ -371,6 +510,71 @@ def test_sequential_refuses_one_layer_in_two_places():
         nn.Sequential(relu, nn.Tanh(), relu)
     with pytest.raises(ValueError, match=r"layer 'b\.0' is used twice"):
         nn.Sequential({"a": relu, "b": nn.Sequential(relu)})
+
+
+@needs_torch
+def test_a_sequential_that_changes_is_that_of_torch():
+    """A layer that is assigned runs: last, or in the place of the one that had its name."""
+
+    def change(library, model):
+        model.head = library.Linear(5, 2)
+        model.act = library.Tanh()
+        model.body.last = library.Sigmoid()
+        del model.body.first
+        return model
+
+    def make(library, sequential):
+        body = {"first": library.ReLU(), "fc": library.Linear(6, 5)}
+        return sequential({"act": library.ReLU(), "body": sequential(body)})
+
+    from collections import OrderedDict
+
+    ours = change(nn, make(nn, nn.Sequential))
+    theirs = change(torch.nn, make(torch.nn, lambda layers: torch.nn.Sequential(OrderedDict(layers))))
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    assert len(ours) == len(theirs) == 3 and ours[-1] is ours.head
+    theirs.load_state_dict({key: torch.tensor(value) for key, value in ours.state_dict().items()})
+    x = generator("x").normal(size=(7, 6)).astype(np.float32)
+    t, g = torch.tensor(x, requires_grad=True), generator("g").normal(size=(7, 2)).astype(np.float32)
+    y = theirs(t)
+    y.backward(torch.tensor(g))
+    assert_agrees(ours(x), y, 1e-5, "y")
+    assert_agrees(ours.backward(g), t.grad, 1e-5, "the gradient")
+    assert "(head): Linear" in repr(ours)
+
+
+def test_what_is_assigned_to_a_sequential_is_checked():
+    def make():
+        return nn.Sequential({"relu": nn.ReLU(), "body": nn.Sequential(nn.Tanh(), nn.Sigmoid())})
+
+    for change, error, words in (
+        (lambda m: setattr(m, "again", m.relu), ValueError, "layer 'again' is used twice"),
+        (lambda m: setattr(m, "again", nn.Sequential(m.body[1])), ValueError, r"layer 'again\.0' is used twice"),
+        (lambda m: setattr(m, "forward", nn.ReLU()), ValueError, "'forward' cannot name a layer"),
+        (lambda m: setattr(m, "relu", np.tanh), TypeError, "layer 'relu' must be a Module, got ufunc; `del` takes"),
+    ):
+        model = make()
+        before = repr(model)
+        with pytest.raises(error, match=words):
+            change(model)
+        assert repr(model) == before
+    model = make()
+    model.relu, model.body = nn.Sequential(model.relu), model.body  # a layer may move to where it was
+    assert [type(layer) for layer in model] == [nn.Sequential, nn.Sequential]
+
+
+@needs_torch
+def test_slices_are_the_rows_of_torch():
+    ours, theirs = network(), torch_network()
+    for part in (slice(0, 2), slice(-3, None), slice(None, None, 2), slice(3, 3)):
+        names = [name for name, _ in theirs[part].named_children()]
+        assert [name for name, _ in ours[part].named_children()] == names
+        assert all(a is getattr(ours, name) for a, name in zip(ours[part], names, strict=True))
+    assert ours[-1] is ours.head and isinstance(ours[0:2], nn.Sequential)
+    x = batch()
+    np.testing.assert_array_equal(ours[2:](ours[:2](x)), ours(x))
+    with pytest.raises(IndexError, match="index 7 is out of range: there are 7 layers"):
+        ours[7]
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
