@@ -4,14 +4,20 @@ VENV ?= .venv
 PIP_ARGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install $(PIP_ARGS)
 
-.PHONY: book test lab serve bench lint clean
+.PHONY: book test check lab serve bench lint clean
 
 book: $(VENV)/.reading  ## build the pages and say where they are
 	$(VENV)/bin/jupyter-book build . -W --keep-going
 	@$(VENV)/bin/python -c "import pathlib; print('Open', pathlib.Path('_build/html/index.html').resolve().as_uri())"
 
+# As many workers as processors; a file stays on one worker, and the longest files start first.
+PYTEST = $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
+
 test: $(VENV)/.everything  ## run all tests: the package, the notebooks, the built pages
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
+
+check: $(VENV)/.everything  ## run what is quick, in two minutes, while working
+	$(PYTEST) -m "not long" tests book/02_forward.ipynb
 
 lab: $(VENV)/.everything  ## open the notebooks
 	$(VENV)/bin/jupyter lab book

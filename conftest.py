@@ -114,7 +114,7 @@ def pytest_runtest_call(item: pytest.Item):
     result = yield
     if not _is_cell(item):
         return result
-    from nb_guards import compare_pictures, pictures
+    from nb_pictures import compare_pictures, pictures
 
     if item.cell.execution_count is None:
         item.raise_cell_error("The stored cell was never executed: run tools/nb.py")

@@ -14,6 +14,15 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+try:
+    from hypothesis import settings
+except ImportError:  # as for nbval: what needs no such package runs without
+    pass
+else:  # the same examples each time, wherever the tests run, and no clock
+    settings.register_profile("bnbook", deadline=None, derandomize=True, database=None, max_examples=25)
+    settings.load_profile("bnbook")
+
+
 @pytest.fixture(autouse=True)
 def seed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """What is drawn depends on the name of the test: not on the day, nor on the tests before it.

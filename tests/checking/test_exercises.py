@@ -20,18 +20,26 @@ for chapter in CHAPTERS:
     WRONG |= answers.WRONG
 
 
+TRAINS = pytest.mark.long(seconds=200)
+
+
+def trains(exercise: str) -> bool:
+    """Whether the checker trains networks with what the answer says."""
+    return exercise.endswith(".overturn")
+
+
 def cases(table: dict) -> list:
     named = {name: group if isinstance(group, list | dict) else [group] for name, group in table.items()}
     return [
-        pytest.param(exercise, answer, id=f"{exercise}-{name}")
+        pytest.param(exercise, answer, id=f"{exercise}-{name}", marks=TRAINS if trains(exercise) else ())
         for exercise, group in named.items()
         for name, answer in (group.items() if isinstance(group, dict) else enumerate(group))
     ]
 
 
 def checks(exercise: str) -> int:
-    """How often an answer is checked, each time on other cases: once where the checker trains networks."""
-    return 1 if exercise.endswith(".overturn") else 3
+    """How often an answer is checked, each time on other cases."""
+    return 1 if trains(exercise) else 3
 
 
 @pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))

@@ -16,6 +16,8 @@ from bnbook.checking.planting import Mutant, planted, run
 from tests import mutants
 from tests.mutants import MUTANTS
 
+pytestmark = pytest.mark.long(seconds=25)
+
 
 @pytest.fixture(scope="module")
 def results(request):
