@@ -10,14 +10,21 @@ unexport PYTHONHOME PYTHONPATH
 # All files are UTF-8, whatever the locale.
 export PYTHONUTF8 = 1
 
-.PHONY: book test test-core lab serve bench lint clean
+.PHONY: book test check test-core lab serve bench lint clean
 
 book: reading  ## build the pages and say where they are
 	"$(VENV)/bin/jupyter-book" build . -W --keep-going
 	@"$(VENV)/bin/python" -c "import pathlib; print('Open', pathlib.Path('_build/html/index.html').resolve().as_uri())"
 
+# As many workers as processors; a file stays on one worker, and the longest files start first.
+PYTEST = "$(VENV)/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
+
+
 test: everything  ## run all tests: the package, the notebooks, the built pages
-	"$(VENV)/bin/python" -m pytest
+	$(PYTEST)
+
+check: everything  ## run what is quick, in two minutes, while working
+	$(PYTEST) -m "not long" tests book/02_forward.ipynb
 
 # An environment of its own, beside the others: one for each Python and NumPy that were named.
 CORE = .venv-core/$(subst /,_,$(PYTHON))-numpy$(NUMPY)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
-from hypothesis import settings
 
 from bnbook import functional as F
 from bnbook import nn, textbook
@@ -24,9 +23,6 @@ try:
     import torch
 except ImportError:  # torch cannot be had for every Python; the textbook formulas and numeric gradients remain
     torch = None
-
-settings.register_profile("bnbook", deadline=None, derandomize=True, database=None, max_examples=25)
-settings.load_profile("bnbook")
 
 OUTPUT = {np.dtype(name): tolerance["output"] for name, tolerance in TOLERANCES.items()}
 GRADIENT = {np.dtype(name): tolerance["gradient"] for name, tolerance in TOLERANCES.items()}

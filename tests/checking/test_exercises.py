@@ -1,7 +1,7 @@
 """Every checker accepts right answers, refuses wrong ones, and knows a stub when it sees one.
 
 The answers are those of `chapters/test_chNN.py`: `RIGHT` maps an exercise to an answer or a list of them, `WRONG` to a
-list or a dictionary of answers that must be refused.
+list or a dictionary of answers that must be refused. What a checker draws depends on the name of the test.
 """
 
 import importlib
@@ -27,18 +27,31 @@ for chapter in CHAPTERS:
     WRONG |= getattr(answers, "WRONG", {})
 
 
+TRAINS = pytest.mark.long(seconds=200)
+
+
+def trains(exercise: str) -> bool:
+    """Whether the checker trains networks with what the answer says."""
+    return exercise.endswith(".overturn")
+
+
 def cases(table: dict) -> list:
     named = {name: group if isinstance(group, list | dict) else [group] for name, group in table.items()}
     return [
-        pytest.param(exercise, answer, id=f"{exercise}-{name}")
+        pytest.param(exercise, answer, id=f"{exercise}-{name}", marks=TRAINS if trains(exercise) else ())
         for exercise, group in named.items()
         for name, answer in (group.items() if isinstance(group, dict) else enumerate(group))
     ]
 
 
+def checks(exercise: str) -> int:
+    """How often an answer is checked, each time on other cases."""
+    return 1 if trains(exercise) else 3
+
+
 @pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))
 def test_a_right_answer_is_correct(exercise, answer):
-    for _ in range(2):  # every check draws new cases
+    for _ in range(checks(exercise)):
         verdict = check(exercise, answer)
         assert verdict.passed is True, verdict
         assert repr(verdict) == f"{exercise}: correct"
@@ -46,7 +59,7 @@ def test_a_right_answer_is_correct(exercise, answer):
 
 @pytest.mark.parametrize(("exercise", "answer"), cases(WRONG))
 def test_a_wrong_answer_is_refused(exercise, answer):
-    for _ in range(2):
+    for _ in range(checks(exercise)):
         verdict = check(exercise, answer)
         assert verdict.passed is False, verdict
         assert repr(verdict).startswith(f"{exercise}: not yet. ")

@@ -20,6 +20,8 @@ from bnbook import experiments
 from bnbook.experiments import claims
 from bnbook.experiments.engine.rows import Rows
 
+pytestmark = pytest.mark.long(seconds=80)
+
 EXAMPLES = Path(__file__).parent / "example_experiments"
 KILLS = 20
 
