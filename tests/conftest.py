@@ -1,4 +1,4 @@
-"""Random numbers that depend on a test alone, the table of planted mistakes, and tests without their package skipped."""
+"""Random numbers that depend on a test alone, the table of planted mistakes, skips where a package is missing."""
 
 from __future__ import annotations
 
