@@ -16,8 +16,6 @@ from .claims.landscape import SAME_LOSS
 from .claims.noise import BN, HELD, INITS, STANDARD
 from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED
 
-Rows = list[dict]
-
 SLOPE_DELTA = 0.1  # of the turn's power of the rate: less damping is not what tames a high rate
 
 WORDS = {SUPPORTED: "kept", CONTRADICTED: "broken", INCONCLUSIVE: "open"}
@@ -30,11 +28,11 @@ class Prediction:
     explanation: str
     sentence: str
     experiment: str  # whose rows it is judged on
-    comparisons: Callable[[Rows], list[Comparison]]  # one for each initialization, named by it
+    comparisons: Callable[[list[dict]], list[Comparison]]  # one for each initialization, named by it
     delta: float
     needs_more: bool = True
 
-    def outcomes(self, rows: Mapping[str, Rows]) -> dict[str, str]:
+    def outcomes(self, rows: Mapping[str, list[dict]]) -> dict[str, str]:
         """By initialization: "kept", "broken" or "open".
 
         Args:
@@ -47,12 +45,12 @@ class Prediction:
         return found
 
 
-def at_the_same_loss(measure: str) -> Callable[[Rows], list[Comparison]]:
+def at_the_same_loss(measure: str) -> Callable[[list[dict]], list[Comparison]]:
     """The comparison of a measure along the step, both networks at one rate and at the same losses."""
     return lambda rows: landscape.comparisons(rows, measure, held=(SAME_LOSS,))
 
 
-def slope_of_turn(rows: Rows) -> list[Comparison]:
+def slope_of_turn(rows: list[dict]) -> list[Comparison]:
     """How steeply the turn of the weights rises with the rate: lengths held minus lengths free."""
     return [
         Comparison(
@@ -65,7 +63,7 @@ def slope_of_turn(rows: Rows) -> list[Comparison]:
     ]
 
 
-def best_rate(rows: Rows) -> list[Comparison]:
+def best_rate(rows: list[dict]) -> list[Comparison]:
     """The decimal logarithm of each seed's best rate on validation, BN minus standard."""
     result = []
     for init in noise.starts(rows):
@@ -83,7 +81,7 @@ def best_rate(rows: Rows) -> list[Comparison]:
     return result
 
 
-def gain_by_the_rate(rows: Rows) -> list[Comparison]:
+def gain_by_the_rate(rows: list[dict]) -> list[Comparison]:
     """What BN gains from the standard network's best rate to its own, minus what it gains at the standard network's."""
     result = []
     for init in noise.starts(rows):
@@ -100,7 +98,7 @@ def gain_by_the_rate(rows: Rows) -> list[Comparison]:
     return result
 
 
-def higher_rate(rows: Rows) -> list[Comparison]:
+def higher_rate(rows: list[dict]) -> list[Comparison]:
     """The highest usable rate, BN minus standard."""
     return rate_tuning.comparisons(rows, (BN, STANDARD))
 
@@ -142,6 +140,6 @@ PREDICTIONS = (
 )
 
 
-def table(rows: Mapping[str, Rows], predictions: Sequence[Prediction] = PREDICTIONS) -> list[dict]:
+def table(rows: Mapping[str, list[dict]], predictions: Sequence[Prediction] = PREDICTIONS) -> list[dict]:
     """For every prediction its explanation, its sentence and, by initialization, whether it was kept."""
     return [{"explanation": p.explanation, "prediction": p.sentence, "outcomes": p.outcomes(rows)} for p in predictions]

@@ -92,10 +92,11 @@ def chosen_settings(settings: Sequence[dict], only: Mapping[str, str]) -> list[d
     Raises:
         ValueError: a name that no setting has, or values that none has.
     """
-    if unknown := only.keys() - settings[0].keys():
-        raise ValueError(f"only must name {', '.join(settings[0])}, got {', '.join(sorted(unknown))}")
+    known = settings[0] if settings else {}
+    if unknown := only.keys() - known.keys():
+        raise ValueError(f"only must name {', '.join(known)}, got {', '.join(sorted(unknown))}")
     found = [s for s in settings if all(plain(s[name]) == value for name, value in only.items())]
-    if not found:
+    if only and not found:
         values = "; ".join(f"{name} is {', '.join(dict.fromkeys(plain(s[name]) for s in settings))}" for name in only)
         raise ValueError(f"only must have values of the grid, where {values}; got {pairs([*only], [*only.values()])}")
     return found
