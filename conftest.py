@@ -1,11 +1,23 @@
-"""The settings that nbval lacks: one thread per kernel, and pictures compared as pictures."""
+"""One thread a process, the longest files first, what was left out; and what nbval lacks: kernels that do not depend on
+who starts them, and pictures compared as pictures."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+
+# Set before NumPy is imported; programs that tests start inherit it. Several workers with several threads each wait for
+# one another. A test that is about threads says how many it wants.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"))
+
+MAX_WORKERS = 8  # a worker with PyTorch, TensorFlow and a kernel takes 2 GB; the longest file ends no sooner with more
 
 collect_ignore_glob = ["*.student.ipynb"]
 
@@ -15,9 +27,70 @@ def _is_cell(item: pytest.Item) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # nbval takes the path relative to the working directory; the tests may be started in any folder.
+    # nbval takes the path relative to the working directory; the tests may be started in any folder, and editors name
+    # one that holds this repository as pytest's root.
     if path := getattr(config.option, "nbval_sanitize_with", None):
-        config.option.nbval_sanitize_with = str(config.rootpath / path)
+        config.option.nbval_sanitize_with = str(ROOT / path)
+
+
+# --- the order, and what is left out ---------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many workers as this process may use processors."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For several workers: files that say how long they take, then notebooks, then the rest: none comes last."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    weights: dict[Path, float] = {}
+    for item in items:
+        marks = [mark.kwargs["seconds"] for mark in item.iter_markers("long") if "seconds" in mark.kwargs]
+        weights[item.path] = max(weights.get(item.path, 0), *marks, 1 if _is_cell(item) else 0)
+    items.sort(key=lambda item: -weights[item.path])  # stable: within a file the order stays
+
+
+LEFT_OUT = pytest.StashKey[Counter]()
+
+
+def pytest_deselected(items: Iterable[pytest.Item]) -> None:
+    """Count what `-m` and `-k` leave out; of workers, tell it to the process that reports."""
+    items = list(items)
+    config = items[0].config
+    counts = config.stash.setdefault(LEFT_OUT, Counter())
+    counts.update("long" if item.get_closest_marker("long") else "not chosen" for item in items)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = dict(counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    if counts := getattr(node, "workeroutput", {}).get("left_out"):  # the same of every worker: each collects all tests
+        node.config.stash[LEFT_OUT] = Counter(counts)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line about what a run over all folders left out: not chosen, or impossible on this machine."""
+    if not {"tests", str(ROOT / "tests")} & set(config.args) or config.option.collectonly:
+        return
+    counts = Counter(config.stash.get(LEFT_OUT, {}))
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple):
+            counts[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    parts = [f"{number} tests ({reason})" for reason, number in counts.most_common()]
+    reports = (report for group in terminalreporter.stats.values() for report in group)
+    executed = {report.nodeid.partition("::")[0] for report in reports if "::Cell" in getattr(report, "nodeid", "")}
+    notebooks = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("book/*.ipynb")}
+    if missing := {name for name in notebooks if not name.endswith(".student.ipynb")} - executed:
+        parts.append(f"the outputs of {len(missing)} notebooks")
+    terminalreporter.write_line(f"Left out: {', '.join(parts) or 'nothing'}.")
+
+
+# --- notebooks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)
@@ -25,18 +98,10 @@ def pytest_runtest_setup(item: pytest.Item):
     """Start kernels with the environment the stored outputs were made in; the process of the tests keeps its own."""
     if not _is_cell(item):
         return (yield)
-    from nb import KERNEL_ENV
+    from nb import kernel_environment
 
-    before = {name: os.environ.get(name) for name in KERNEL_ENV}
-    os.environ.update(KERNEL_ENV)
-    try:
+    with kernel_environment():
         return (yield)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,7 +110,7 @@ def pytest_runtest_call(item: pytest.Item):
     result = yield
     if not _is_cell(item):
         return result
-    from nb_guards import compare_pictures, pictures
+    from nb_pictures import compare_pictures, pictures
 
     if item.cell.execution_count is None:
         item.raise_cell_error("The stored cell was never executed: run tools/nb.py")
@@ -63,7 +128,7 @@ def pytest_runtest_call(item: pytest.Item):
 
 def _keep(item: pytest.Item, number: int, stored: bytes, made: bytes) -> str:
     """Write both pictures where they can be looked at; a line that says where."""
-    folder = Path(item.config.rootpath, "_build", "pictures")
+    folder = ROOT / "_build" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{item.path.stem}-cell{item.cell_num}-{number}"
     for kind, png in (("stored", stored), ("made", made)):

@@ -95,8 +95,9 @@ def load(split: str, subset: bool = True) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: an unknown split; a file that is not the one expected (truncated, altered, of another format).
-        FileNotFoundError: BNBOOK_DATA is set and a file is not there.
-        ConnectionError: the download failed; the message names the ways to get the files.
+        FileNotFoundError: BNBOOK_DATA is set and a file is not there, or cannot be read.
+        ConnectionError: the download failed, or could not be kept. This message and the one before name the ways to get
+            the files.
         ModuleNotFoundError: a download is needed, and `pooch` or `tqdm` is not installed.
     """
     if split not in SPLITS:
@@ -178,7 +179,7 @@ def _embedded(name: str) -> bytes:
     """Decompressed bytes of a file of bnbook/_data."""
     try:
         raw = lzma.decompress((files("bnbook") / "_data" / name).read_bytes())
-    except (lzma.LZMAError, EOFError) as error:
+    except (lzma.LZMAError, EOFError, OSError) as error:
         raise ValueError(f"bnbook/_data/{name} is damaged ({error}): install bnbook again") from error
     if _sha256(raw) != EMBEDDED_SHA256[name]:
         raise ValueError(f"bnbook/_data/{name} is not the file this version was made with: install bnbook again")
@@ -189,16 +190,19 @@ def _full(name: str) -> bytes:
     """Decompressed, verified bytes of an official archive, from the first place of `load`'s list that has it."""
     own_folder = os.environ.get("BNBOOK_DATA")
     if own_folder:
-        path = Path(own_folder).expanduser() / name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist, but BNBOOK_DATA={own_folder}.\n{_ways_to_get_the_files()}")
-        return _verified(path)
-    path = SYSTEM_FOLDER / name
-    if path.is_file():
+        path = Path(os.path.expanduser(own_folder)) / name
         try:
             return _verified(path)
-        except ValueError as error:
-            warnings.warn(f"{error}; going on with the user's cache folder", stacklevel=3)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{path} cannot be read ({error.strerror}), but BNBOOK_DATA={own_folder}.\n{_ways_to_get_the_files()}"
+            ) from error
+    try:
+        return _verified(SYSTEM_FOLDER / name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{error}; going on with the user's cache folder", stacklevel=3)
     return _cached_or_downloaded(name)
 
 
@@ -223,7 +227,6 @@ def _cached_or_downloaded(name: str) -> bytes:
     try:
         # Imported here: only a download needs them.
         import pooch
-        import requests
         import tqdm  # noqa: F401 (pooch's progress bar)
     except ImportError as error:
         raise ModuleNotFoundError(
@@ -231,19 +234,20 @@ def _cached_or_downloaded(name: str) -> bytes:
         ) from error
 
     folder = Path(pooch.os_cache("bnbook"))
-    if (folder / name).is_file():
-        try:
-            return _verified(folder / name)
-        except ValueError as error:
-            warnings.warn(f"{error}; fetching it again", stacklevel=4)
+    try:
+        return _verified(folder / name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{error}; fetching it again", stacklevel=4)
     # Pooch downloads to a temporary file, compares the hash, then moves: a broken download leaves no file behind.
     registry = {name: f"md5:{PUBLISHED_MD5[name]}"}
     fetcher = pooch.create(folder, BASE_URL, registry=registry, retry_if_failed=RETRIES)
     try:
         fetcher.fetch(name, downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=2**16))
-    except (requests.RequestException, ValueError) as error:  # no connection, broken off, or another MD5
+    except (OSError, ValueError) as error:  # no connection, broken off, a folder that cannot be written; another MD5
         raise ConnectionError(
-            f"{name} could not be downloaded from {BASE_URL} ({error}).\n{_ways_to_get_the_files()}"
+            f"{name} could not be downloaded from {BASE_URL} into {folder} ({error}).\n{_ways_to_get_the_files()}"
         ) from error
     return _verified(folder / name)
 

@@ -61,12 +61,20 @@ def _processor() -> str:
 
 
 @cache  # that of the code this process runs, whatever is committed meanwhile
-def _commit() -> str:
-    """The commit of this package's folder, with "+" where files of the package differ from it."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+def _commit(package: Path = Path(__file__).parent) -> str:
+    """The commit that a package's folder is of, with "+" where its files differ; "unknown" where git does not say.
+
+    A repository that merely surrounds the folder, a reader's own with an environment in it, is not the package's.
+    """
+    # Set while git runs a hook, these lead it to the repository of the hook.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    how = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "check": True, "env": environment}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "--no-optional-locks", "-C", str(package), *arguments], **how).stdout.strip()
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+        git("ls-files", "--error-unmatch", "__init__.py", Path(__file__).name)
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-unormal", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

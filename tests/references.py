@@ -14,19 +14,15 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
-from hypothesis import settings
 
 from bnbook import functional as F
-from bnbook import nn
+from bnbook import nn, textbook
 from bnbook.checking.compare import TOLERANCES, max_difference
 
 try:
     import torch
 except ImportError:  # torch cannot be had for every Python; the textbook formulas and numeric gradients remain
     torch = None
-
-settings.register_profile("bnbook", deadline=None, derandomize=True, database=None, max_examples=25)
-settings.load_profile("bnbook")
 
 OUTPUT = {np.dtype(name): tolerance["output"] for name, tolerance in TOLERANCES.items()}
 GRADIENT = {np.dtype(name): tolerance["gradient"] for name, tolerance in TOLERANCES.items()}
@@ -52,6 +48,11 @@ def memory_order(array: np.ndarray) -> tuple[int, ...]:
     """The axes from the outermost in memory to the innermost, without those of length 1."""
     axes = [axis for axis in range(array.ndim) if array.shape[axis] > 1]
     return tuple(sorted(axes, key=lambda axis: -abs(array.strides[axis])))
+
+
+def as_pair(value):
+    """An integer for both image axes, or a pair of them."""
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def layouts(x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -144,7 +145,7 @@ class Normalization:
     def textbook(self, a) -> np.ndarray:
         """y = γ (x − μ) / √(σ² + ε) + β in float64, with NumPy's own mean and variance."""
         mean, var = self.statistics(a)
-        x_hat = ((self._split(a.x.astype(np.float64)) - mean) / np.sqrt(var + a.eps)).reshape(a.x.shape)
+        x_hat = textbook.normalize(self._split(a.x.astype(np.float64)), mean, var, a.eps).reshape(a.x.shape)
         return x_hat * self._spread(a.weight, 1.0) + self._spread(a.bias, 0.0)
 
     def gradient_scale(self, a) -> float:

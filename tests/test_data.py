@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_damaged_embedded_file_is_refused_by_name(tmp_path, monkeypatch, name, d
     path = tmp_path / "_data" / name
     path.write_bytes(damage(path.read_bytes(), lzma.decompress(path.read_bytes())))
     with pytest.raises(ValueError, match=f"bnbook/_data/{name} is .*install bnbook again"):
+        data.load("val")
+
+
+def test_missing_embedded_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"bnbook/_data/val-images.xz is damaged .*: install bnbook again"):
         data.load("val")
 
 
@@ -345,6 +352,27 @@ def test_file_missing_from_own_folder_names_it_and_the_ways(sandbox, monkeypatch
     assert server.requested == []
 
 
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ("~nosuchuser", "~nosuchuser/{IMAGES} cannot be read (No such file or directory)"),
+        ("{folder}/file", "(Not a directory)"),
+        ("{folder}/directories", "(Is a directory)"),
+        ("{folder}/" + 300 * "x", "(File name too long)"),
+    ],
+)
+def test_own_folder_that_cannot_be_read_names_it_and_the_ways(own, reason, sandbox, monkeypatch, server):
+    folder, _ = sandbox
+    (folder / "file").touch()
+    (folder / "directories" / IMAGES).mkdir(parents=True)
+    monkeypatch.setenv("BNBOOK_DATA", own.format(folder=folder))
+    with pytest.raises(FileNotFoundError) as error:
+        data.load("test", subset=False)
+    assert reason.format(IMAGES=IMAGES) in str(error.value)
+    assert_names_the_ways(str(error.value))
+    assert server.requested == []
+
+
 def test_system_folder_is_used_and_own_folder_goes_before_it(sandbox, monkeypatch, server):
     folder, archives = sandbox
     put(data.SYSTEM_FOLDER, archives)
@@ -455,6 +483,34 @@ def test_absent_server_names_the_ways(sandbox, monkeypatch):
         data.load("test", subset=False)
     assert_names_the_ways(str(error.value))
     assert cached(sandbox) == []
+
+
+@needs_pooch
+@pytest.mark.parametrize("cache", ["/dev/null", "/proc/nothing", "{folder}/directories"])
+def test_a_cache_that_cannot_be_written_names_it_and_the_ways(cache, sandbox, server, monkeypatch):
+    folder, _ = sandbox
+    cache = Path(cache.format(folder=folder))
+    (folder / "directories" / IMAGES).mkdir(parents=True)
+    monkeypatch.setattr("pooch.os_cache", lambda project: cache)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fetching it again")
+        with pytest.raises(ConnectionError, match=f"{IMAGES} could not be downloaded from .* into {cache} ") as error:
+            data.load("test", subset=False)
+    assert_names_the_ways(str(error.value))
+
+
+@needs_pooch
+@pytest.mark.parametrize(
+    ("variable", "value"), [("REQUESTS_CA_BUNDLE", "/nonexistent"), ("HTTPS_PROXY", "://"), ("ALL_PROXY", "socks9://x")]
+)
+def test_a_shell_that_spoils_the_download_names_the_ways(variable, value, sandbox, monkeypatch):
+    monkeypatch.setattr(data, "BASE_URL", "https://localhost:9/")
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConnectionError, match=f"{IMAGES} could not be downloaded") as error:
+        data.load("test", subset=False)
+    assert_names_the_ways(str(error.value))
 
 
 @needs_pooch

@@ -83,4 +83,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have not every letter
     sys.exit(main())

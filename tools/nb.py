@@ -13,13 +13,19 @@ A notebook whose code fails is left as it was: the failing cell and its tracebac
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import copy
 import difflib
+import functools
 import hashlib
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -29,14 +35,27 @@ ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 TIMEOUT = 300  # seconds a cell may take
 
-# One thread per kernel: sums are then taken in one order, so that printed digits agree between runs and machines.
-# The backend is named because a MPLBACKEND of the surrounding shell would leave the pictures out.
+# What a kernel does must not depend on the shell and the home of whoever starts it.
 KERNEL_ENV = {
+    # One thread: sums are then taken in one order, so that printed digits agree between runs and machines.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # Another backend would leave the pictures out, other settings would draw them otherwise.
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": "",
+    "KERAS_BACKEND": "tensorflow",
+    "PYTHONSTARTUP": "",
+    "PYTHONWARNINGS": "",
 }
+# The same for files: settings are read, and caches kept, in folders of these names in KERNEL_HOME.
+KERNEL_FOLDERS = {
+    "MPLCONFIGDIR": "matplotlib",
+    "IPYTHONDIR": "ipython",
+    "JUPYTER_RUNTIME_DIR": "jupyter",
+    "KERAS_HOME": "keras",
+}
+KERNEL_HOME = ROOT / "_build" / "kernel"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE_INFO = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("jupyter", "mystnb", "tags")
@@ -166,6 +185,41 @@ def signature(cell: NotebookNode) -> tuple:
 # Execution
 
 
+@contextlib.contextmanager
+def kernel_environment() -> Iterator[None]:
+    """Kernels started meanwhile get KERNEL_ENV and KERNEL_FOLDERS; afterwards the environment is what it was."""
+    home = _kernel_home()
+    wanted = KERNEL_ENV | {name: str(home / folder) for name, folder in KERNEL_FOLDERS.items()}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@functools.cache
+def _kernel_home() -> Path:
+    """KERNEL_HOME, or where it cannot be written a folder that goes with this process; it lists the fonts."""
+    try:
+        KERNEL_HOME.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=KERNEL_HOME).close()
+        home = KERNEL_HOME
+    except OSError:
+        home = Path(tempfile.mkdtemp(prefix="kernel-"))
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for folder in KERNEL_FOLDERS.values():
+        (home / folder).mkdir(exist_ok=True)
+    # A kernel that has to make the list says so on stderr where it takes long.
+    environment = os.environ | {"MPLCONFIGDIR": str(home / KERNEL_FOLDERS["MPLCONFIGDIR"])}
+    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=environment, capture_output=True)
+    return home
+
+
 def execute(nb: NotebookNode, name: str = "notebook", cwd: str | Path | None = None) -> NotebookNode:
     """Execute ``nb`` in place in a fresh kernel of this interpreter.
 
@@ -196,7 +250,8 @@ def execute(nb: NotebookNode, name: str = "notebook", cwd: str | Path | None = N
         extra_arguments=["--log-level=ERROR"],  # ipykernel warns about its local sockets at every start
     )
     try:
-        client.execute(cwd=str(cwd), env={**os.environ, **KERNEL_ENV})
+        with kernel_environment():
+            client.execute(cwd=str(cwd))
     except CellTimeoutError as error:
         raise NotebookError(f"{name}: a cell took longer than {TIMEOUT} s\n{error}") from None
     except DeadKernelError as error:
@@ -323,4 +378,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # as `apply` reads it, whatever the locale
     sys.exit(main())

@@ -1,29 +1,22 @@
-"""What nbval does not see: static guards over executed notebooks, the lint of the words, the comparison of pictures.
+"""What nbval does not see: static guards over the form, the code, the outputs and the exercises of executed notebooks.
 
-``check_notebook`` returns one line for each problem; ``tools/nb.py check`` prints them and
-``tests/notebooks/test_notebooks.py``
-fails on them. ``conftest.py`` compares the pictures while nbval executes.
+``check_notebook`` returns one line for each problem, also of the pictures (``nb_pictures``) and the words
+(``nb_prose``); ``tools/nb.py check`` prints them and ``tests/notebooks/test_notebooks.py`` fails on them.
 """
 
 from __future__ import annotations
 
 import ast
-import base64
-import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import nbformat
-import numpy as np
+from nb_pictures import check_pictures
+from nb_prose import check_words
 from nbformat import NotebookNode
 
 MAX_NOTEBOOK_BYTES = 1_000_000
-MAX_PICTURE_BYTES = 80_000
-MAX_PICTURE_WIDTH = 1000  # pixels
-MAX_PICTURE_DPI = 100
-MIN_ALT_LENGTH = 20
 MIN_EXERCISES = 4
 MAX_READING_MINUTES = 25
 
@@ -133,48 +126,6 @@ def _is_import(cell: NotebookNode) -> bool:
     )
 
 
-# Pictures
-
-
-def pictures(outputs: Iterable[NotebookNode]) -> list[bytes]:
-    """The PNG files among the outputs of a cell."""
-    return [
-        base64.b64decode(output["data"]["image/png"])
-        for output in outputs or []
-        if "image/png" in (output.get("data") or {})
-    ]
-
-
-# A pixel differs clearly where a channel differs by more than 40 of 255. Measured on figures of 546 × 413 pixels:
-# data that differ by a relative 1e-6 change no pixel clearly; a digit of a title changes 36, a dot of the smallest
-# size 42, one of the default size 90, a word 250 and more. The share below is 7 pixels there.
-CLEAR_STEP = 40
-CLEAR_SHARE = 3e-5
-
-
-def compare_pictures(stored: bytes, made: bytes) -> str | None:
-    """How the second PNG clearly differs from the first, None where it does not."""
-    a, b = _pixels(stored), _pixels(made)
-    if a.shape != b.shape:
-        return f"the stored picture has {a.shape[1]} × {a.shape[0]} pixels, the new one {b.shape[1]} × {b.shape[0]}"
-    different = (np.abs(a - b) > CLEAR_STEP).any(axis=-1)
-    if different.mean() > CLEAR_SHARE:
-        rows, columns = np.nonzero(different)
-        return (
-            f"{different.sum()} of {different.size} pixels differ clearly, in rows {rows.min()}–{rows.max()} "
-            f"and columns {columns.min()}–{columns.max()}"
-        )
-    return None
-
-
-def _pixels(png: bytes) -> np.ndarray:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
-    canvas = Image.new("RGBA", image.size, "white")  # a transparent picture is seen on the page
-    return np.asarray(Image.alpha_composite(canvas, image).convert("RGB"), dtype=np.int16)
-
-
 # Guards over one notebook
 
 
@@ -230,33 +181,6 @@ def check_outputs(nb: NotebookNode) -> Iterator[str]:
     for number, cell in enumerate(nb.cells):
         if match := MACHINE_PATH.search(cell.source):
             yield f"cell {number}: path of this machine {match[0]!r} in the source"
-
-
-def check_pictures(nb: NotebookNode) -> Iterator[str]:
-    """One small PNG a cell, with an alternative text that says what is seen in words."""
-    from PIL import Image
-
-    for number, cell in _code(nb):
-        found = pictures(cell.get("outputs", []))
-        if len(found) > 1:
-            yield f"cell {number}: {len(found)} pictures share one alternative text: make one picture a cell"
-        for png in found:
-            image = Image.open(io.BytesIO(png))
-            if len(png) > MAX_PICTURE_BYTES:
-                yield f"cell {number}: the picture has {len(png)} bytes, at most {MAX_PICTURE_BYTES} are accepted"
-            if image.width > MAX_PICTURE_WIDTH:
-                yield f"cell {number}: the picture is {image.width} pixels wide, at most {MAX_PICTURE_WIDTH} accepted"
-            if (dpi := image.info.get("dpi", (0,))[0]) > MAX_PICTURE_DPI + 0.5:  # stored as a whole number per metre
-                yield f"cell {number}: the picture has {dpi:.0f} dots per inch, at most {MAX_PICTURE_DPI} are accepted"
-        if found:
-            settings = cell.metadata.get("mystnb", {})
-            alt = str(settings.get("image", {}).get("alt", "")).strip()
-            if len(alt) < MIN_ALT_LENGTH or " " not in alt:
-                yield f"cell {number}: the picture's alternative text mystnb.image.alt is {alt!r}, not a sentence"
-            if numbers := measured_numbers(alt):
-                yield f"cell {number}: {numbers[0]!r} in the alternative text: say shape and direction, not values"
-            if numbers := measured_numbers(str(settings.get("figure", {}).get("caption", ""))):
-                yield f"cell {number}: {numbers[0]!r} in the caption: numbers live in outputs"
 
 
 def check_code(nb: NotebookNode) -> Iterator[str]:
@@ -407,101 +331,3 @@ def check_exercises(nb: NotebookNode, chapter: str) -> Iterator[str]:
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown" and (match := GATED.search(cell.source)):
             yield f"cell {number}: {match[0]} does not work in Jupyter Book 2"
-
-
-# Words: numbers live in outputs
-
-DECIMAL = re.compile(r"(?<![\w.])[-−+]?\d+\.\d++(?!\.\d)|(?<![\w.])\.\d+\b")
-PERCENT = re.compile(r"\d[\d.]*\s*(?:%|percent\b|per cent\b)")
-EXCEPTIONS = (
-    r"\b(?:Python|PyTorch|torch|NumPy|SciPy|Keras|TensorFlow|CUDA|ONNX|Jupyter Book|JupyterLab|CC BY(?:-SA)?|Apache)"
-    r"(?:[ -]?v?\d+(?:\.\d+)*\+?)(?:(?:,| to| and| or|–|-)\s*\d+(?:\.\d+)+)*",  # versions, licences
-    r"(?:§|[Ss]ections?|[Cc]hapters?|[Ee]quations?|[Ff]igures?|[Tt]ables?|[Aa]lgorithms?)\s*\d+(?:\.\d+)+",
-    r"\b9[059]\s?%(?=[\s-]*(?:\w+[\s-]+){0,2}(?:intervals?|confidence|level))",  # the convention, not a result
-)
-_EXEMPT = re.compile(
-    "|".join(
-        [
-            r"\$\$.*?\$\$",  # maths
-            r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}",
-            r"(?<!\\)\$(?:\\.|[^$\n\\]|\n(?!\n))+\$",
-            r"(?<!`)(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)",  # code spans and roles
-            r"<!--.*?-->",
-            r"<[a-zA-Z/][^>\n]*>",  # HTML tags, addresses
-            r"(?<=\])\([^)\n]*\)",  # targets of links and pictures
-            r"\bhttps?://\S+",
-            *EXCEPTIONS,
-        ]
-    ),
-    re.DOTALL,
-)
-CITATION = re.compile(r"\{cite(?::\w+)?\}|\{footcite(?::\w+)?\}")
-FENCE = re.compile(r"^\s*(?:>\s*)*(?:[-*]\s+)?(`{3,}|~{3,}|:{3,})\s*(\{[\w:-]+\})?(.*)$")
-CODE_DIRECTIVES = {
-    "math",
-    "code",
-    "code-block",
-    "code-cell",
-    "literalinclude",
-    "mermaid",
-    "raw",
-    "bibliography",
-}
-OPTION = re.compile(r"^\s*:(?!alt:)[\w-]+:.*$")
-
-
-def measured_numbers(text: str) -> list[str]:
-    """The decimals and percentages of a piece of Markdown that are not maths, code or a known exception."""
-    text = _EXEMPT.sub(lambda match: "\n" * match[0].count("\n") + "`", text)
-    return [match[0] for pattern in (DECIMAL, PERCENT) for match in pattern.finditer(text)]
-
-
-def prose_problems(text: str) -> list[tuple[int, str]]:
-    """(line number, number) for each measured number in the Markdown ``text``: rule 2, numbers live in outputs.
-
-    Exempt are maths, code, lines that cite, options of directives and ``EXCEPTIONS``.
-    """
-    lines = text.splitlines()
-    if lines and lines[0] == "---" and "---" in lines[1:]:  # front matter
-        end = lines.index("---", 1)
-        lines[: end + 1] = [""] * (end + 1)
-    fences: list[tuple[str, bool]] = []  # open fences: (marker, holds code)
-    for number, line in enumerate(lines):
-        match = FENCE.match(line)
-        if match and fences and line.strip().strip(match[1][0]) == "" and len(match[1]) >= len(fences[-1][0]):
-            if match[1][0] == fences[-1][0][0]:
-                fences.pop()
-                lines[number] = ""
-                continue
-        if fences and fences[-1][1]:
-            lines[number] = ""
-        elif match and (match[1][0] == ":" or "`" not in match[3]):
-            directive = (match[2] or "").strip("{}")
-            holds_code = directive in CODE_DIRECTIVES or (not directive and match[1][0] != ":")
-            fences.append((match[1], holds_code))
-            lines[number] = "" if holds_code or directive in ("figure", "image") else match[3]  # a title is prose
-        elif CITATION.search(line) or (fences and OPTION.match(line)):
-            lines[number] = ""
-    blanked = _EXEMPT.sub(lambda match: "\n" * match[0].count("\n") + "`", "\n".join(lines))
-    return [
-        (number, match[0])
-        for number, line in enumerate(blanked.split("\n"), start=1)
-        for pattern in (DECIMAL, PERCENT)
-        for match in pattern.finditer(line)
-    ]
-
-
-def check_words(nb: NotebookNode) -> Iterator[str]:
-    """The measured numbers that stand in Markdown cells."""
-    for number, cell in enumerate(nb.cells):
-        if cell.cell_type == "markdown":
-            for line, found in prose_problems(cell.source):
-                yield f"cell {number}, line {line}: {found!r}: let an output say it, or write maths or code"
-
-
-def check_page(path: Path) -> list[str]:
-    """The measured numbers that stand on a Markdown page."""
-    return [
-        f"line {line}: {found!r}: let an output say it, or write maths or code"
-        for line, found in prose_problems(path.read_text(encoding="utf-8"))
-    ]

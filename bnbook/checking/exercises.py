@@ -17,7 +17,7 @@ import numpy as np
 _CHECKERS: dict[str, Callable[[Any, np.random.Generator], None]] = {}
 
 
-class Verdict:
+class Checked:
     """What a check found. `passed` is True, False, or None for an exercise that was not attempted."""
 
     def __init__(self, exercise: str, passed: bool | None, message: str) -> None:
@@ -45,13 +45,14 @@ def checker(exercise: str) -> Callable:
     return register
 
 
-def check(exercise: str, answer: Any) -> Verdict:
+def check(exercise: str, answer: Any) -> Checked:
     """Check an answer, a function or a value, on random cases.
 
     A stub, `NotImplemented` or a function that returns it, is "not attempted". An answer that raises is "not yet".
 
     Raises:
         ValueError: there is no such exercise.
+        ModuleNotFoundError: a package that the exercise, or the answer, needs is not installed.
     """
     chapter = exercise.partition(".")[0]
     try:
@@ -65,12 +66,14 @@ def check(exercise: str, answer: Any) -> Verdict:
     try:
         _CHECKERS[exercise](_watched(answer), np.random.default_rng())
     except _NotAttempted:
-        return Verdict(exercise, None, "not attempted")
+        return Checked(exercise, None, "not attempted")
     except Wrong as wrong:
-        return Verdict(exercise, False, f"not yet. {wrong}")
+        return Checked(exercise, False, f"not yet. {wrong}")
+    except ModuleNotFoundError:
+        raise  # what is missing is a package, not an answer
     except Exception as error:
-        return Verdict(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
-    return Verdict(exercise, True, "correct")
+        return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
+    return Checked(exercise, True, "correct")
 
 
 def _watched(answer: Any) -> Any:

@@ -26,7 +26,7 @@ class Mutant:
 
     Attributes:
         name: what is wrong, in a few words.
-        module: below `bnbook`, for example "functional.normalization".
+        module: below `bnbook`, for example "functional.batch_norm".
         old, new: source text.
         killed_by: the test that fails with it, as pytest names it; of a parametrized test any case may fail.
         why: how the mistake is made, or what it would do.
@@ -58,7 +58,11 @@ class Mutant:
 
 
 class Result(NamedTuple):
-    """What became of a mutant: "killed", "survived", or "skipped" where its test cannot run here (no torch)."""
+    """What became of a mutant.
+
+    "killed", "survived", "skipped" where its test cannot run here (no torch), or "could not run": there is no such
+    test, it fails without the mistake, or the mistake no longer fits the module. `output` says more.
+    """
 
     mutant: Mutant
     outcome: str
@@ -132,28 +136,90 @@ def _unwrapped(function: object) -> Iterator[object]:
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def pytest_quietly(tests: Iterable[str]) -> tuple[int, str]:
-    """Run tests in this process without the settings of the project; their exit code and what they printed."""
+def run(mutants: Iterable[Mutant], progress: Callable[[Result], object] = lambda result: None) -> list[Result]:
+    """Plant mutants one by one and ask the test of each; `progress` hears of every result.
+
+    The tests are collected once, in this process and without the settings of the project. A test that fails runs again
+    without the mistake: one that fails then, too, has noticed nothing.
+    """
     import pytest
 
+    asking = _Asking(tuple(mutants), progress)
+    files = dict.fromkeys(str(ROOT / mutant.killed_by.partition("::")[0]) for mutant in asking.mutants)
+    options = [
+        "-q",
+        "--tb=line",
+        "-c",
+        os.devnull,
+        f"--rootdir={ROOT}",
+        "--noconftest",
+        "--continue-on-collection-errors",
+    ]
+    options += ["-p", "no:cacheprovider", "-p", "no:logging", "-W", "ignore"]
+    options += ["--capture=no", "--import-mode=importlib"]
     output = io.StringIO()
-    options = ["-q", "-x", "-c", os.devnull, f"--rootdir={ROOT}", "--noconftest", "--tb=line", "-W", "ignore"]
-    options += ["-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:hypothesispytest", "--capture=no"]
     with _environment("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"), contextlib.redirect_stdout(output):
-        code = pytest.main([*options, *(f"{ROOT / test}" for test in tests)])
-    return int(code), output.getvalue()
+        pytest.main([*options, *(file for file in files if Path(file).is_file())], plugins=[asking])
+    if asking.results is None:
+        raise RuntimeError(f"the tests that notice mistakes could not be collected:\n{output.getvalue()}")
+    return asking.results
 
 
-def run(mutant: Mutant) -> Result:
-    """Plant a mutant and ask its test."""
-    with planted(mutant):
-        code, output = pytest_quietly([mutant.killed_by])
-    if code == 1:
-        return Result(mutant, "killed", output)
-    if code == 0:
-        skipped = " passed" not in output and " skipped" in output
-        return Result(mutant, "skipped" if skipped else "survived", output)
-    raise RuntimeError(f"mutant {mutant.name!r}: {mutant.killed_by} could not be run:\n{output}")
+class _Asking:
+    """The plugin of a run of pytest that asks the tests it has collected about mutants, instead of running them all."""
+
+    def __init__(self, mutants: tuple[Mutant, ...], progress: Callable[[Result], object]) -> None:
+        self.mutants, self.progress = mutants, progress
+        self.results: list[Result] | None = None
+        self._reports: list = []
+        self._without: dict[object, tuple[str, str]] = {}  # what tests do without a mistake
+        self._uncollected: list[str] = []
+
+    def pytest_collectreport(self, report) -> None:
+        if report.failed:
+            self._uncollected.append(report.longreprtext)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        self._reports.append(report)
+
+    def pytest_runtestloop(self, session) -> bool:
+        self.results = []
+        for mutant in self.mutants:
+            self.results.append(self._ask(mutant, session.items))
+            self.progress(self.results[-1])
+        return True
+
+    def _ask(self, mutant: Mutant, items: list) -> Result:
+        test = mutant.killed_by
+        chosen = [item for item in items if item.nodeid == test or item.nodeid.startswith((f"{test}[", f"{test}::"))]
+        if not chosen:
+            return Result(mutant, "could not run", "\n".join([f"no test is named {test}", *self._uncollected]))
+        noticed, outcomes = "", set()
+        try:
+            with planted(mutant):
+                for item in chosen:
+                    outcome, noticed = self._call(item)
+                    outcomes.add(outcome)
+                    if outcome == "failed":
+                        break
+        except Exception as error:  # by planting: what a test raises is in its report
+            return Result(mutant, "could not run", f"{type(error).__name__}: {error}")
+        if outcome != "failed":
+            return Result(mutant, "survived" if "passed" in outcomes else "skipped")
+        if item not in self._without:
+            self._without[item] = self._call(item)
+        outcome, output = self._without[item]
+        if outcome == "failed":
+            return Result(mutant, "could not run", f"{item.nodeid} fails without a mistake:\n{output}")
+        return Result(mutant, "killed", noticed)
+
+    def _call(self, item) -> tuple[str, str]:
+        """Run one test with fixtures of its own: "passed", "failed" or "skipped", and what it says where it fails."""
+        self._reports.clear()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        if failed := [report.longreprtext for report in self._reports if report.failed]:
+            return "failed", failed[0]
+        return "skipped" if any(report.skipped for report in self._reports) else "passed", ""
 
 
 def table(results: Iterable[Result]) -> str:

@@ -43,10 +43,11 @@ The constants with "=" may be left out; these are their values then. A row is wh
      "test_accuracy": 0.87, "val_accuracy": 0.88, …, "diverged": false, "seconds": 4.2, "provenance": {…}}
 
 `run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the
-vector of booleans that says which test images were right: it is stored as `engine.rows.pack_bits` makes it, and gives
-the bootstrap over images. Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out
-as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you need them:
-`import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually::
+vector of booleans that says which test images were right: it is stored as `engine.bits.pack_bits` makes it, and gives
+the bootstrap over images. Once all planned runs are there, only the rows that comparisons read keep theirs, in
+NAME.correct.npz (`engine.completion`). Arrays become lists, NaN and infinities None. "diverged" is True where METRIC
+came out as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you
+need them: `import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually::
 
     from bnbook.experiments import best, compare, select
 
@@ -65,30 +66,38 @@ A second claim on the same runs is a file that says `ROWS = "learning_rate"`. It
 METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, DATASET, NETWORK, STEPS, grid and run are those of the
 other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge(rows, "faster")` the verdict.
 
+A study, `bnbook/experiments/studies/NAME.py`, is measured in the same way but answers no claim: it has QUESTION,
+CHAPTER, VERSION, grid and run, and the other constants where they make sense. `find(name)` makes an `Experiment` or a
+`Study` of a file: a frozen dataclass whose fields have the names of the constants in small letters.
+
 `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
 """
 
-from .engine.experiment import RESULTS, cost, find, judge, load, names, provenance_line
-from .engine.runs import run
-from .engine.statistics import (
-    Choice,
-    Comparison,
-    Difference,
-    Incomplete,
-    Verdict,
-    best,
-    compare,
-    select,
-    verdict,
+from .engine.experiment import (
+    RESULTS,
+    Experiment,
+    Study,
+    cost,
+    find,
+    judge,
+    load,
+    names,
+    provenance_line,
+    study_names,
 )
+from .engine.runs import run
+from .engine.statistics import Choice, Comparison, Difference, Incomplete, best, compare, select
+from .engine.verdict import Verdict, verdict
 
 __all__ = [
     "RESULTS",
     "Choice",
     "Comparison",
     "Difference",
+    "Experiment",
     "Incomplete",
+    "Study",
     "Verdict",
     "best",
     "compare",
@@ -100,5 +109,6 @@ __all__ = [
     "provenance_line",
     "run",
     "select",
+    "study_names",
     "verdict",
 ]

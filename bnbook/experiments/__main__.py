@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics as stats
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from .engine import experiment, runs, statistics
+from .engine.experiment import Experiment, Inventory, Study
 from .engine.rows import ResultsError
+from .engine.words import amount, duration, interval
 
 QUICK_SEEDS = 2
 
@@ -19,6 +21,7 @@ EXAMPLES = """examples:
   python -m bnbook.experiments list
   python -m bnbook.experiments run learning_rate --jobs 2        every run of the grid that has no row yet
   python -m bnbook.experiments run learning_rate --seeds 10-14 --results elsewhere
+  python -m bnbook.experiments run ladder --only device=cpu      the runs of some settings
   python -m bnbook.experiments show learning_rate
 
 A command that was stopped, or killed, goes on where it stopped. Experiments of your own: BNBOOK_EXPERIMENTS=folder."""
@@ -27,7 +30,7 @@ A command that was stopped, or killed, goes on where it stopped. Experiments of 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m bnbook.experiments",
-        description="The measured claims of the book: run them, and see what came out.",
+        description="The measured claims of the book, and its studies: run them, and see what came out.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,14 +40,15 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=experiment.RESULTS, metavar="DIR", help="folder of the results (book/results)"
     )
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("name", metavar="NAME", help="of the experiment")
+    one.add_argument("name", metavar="NAME", help="of the experiment or study")
     one.add_argument("--quick", action="store_true", help="the small grid of minutes, in files of its own; no verdict")
 
-    commands.add_parser("list", help="the experiments and their questions")
+    commands.add_parser("list", help="the experiments and the studies, and their questions")
     run = commands.add_parser("run", parents=[one, place], help="make the runs that have no row yet")
     run.add_argument(
         "--seeds", nargs="+", metavar="N", help="how many (5), or which (3 7, 10-14); default: what is planned"
     )
+    run.add_argument("--only", nargs="+", metavar="NAME=VALUE", default=[], help="the settings that have these values")
     run.add_argument("--jobs", type=int, metavar="J", help="worker processes, of one thread each (1)")
     run.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler (tcp://host:8786) whose workers run")
     show = commands.add_parser("show", parents=[one, place], help="a table of the rows, the comparison, the verdict")
@@ -71,15 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    lines, broken = [], False
-    for name in experiment.names():
-        try:
-            module = experiment.find(name)
-            lines.append([name, module.CHAPTER, module.QUESTION])
-        except Exception as error:  # of one file: the others are listed
-            lines.append([name, "", f"BROKEN: {error}"])
-            broken = True
-    print(table(["name", "chapter", "question"], lines))
+    broken = False
+    for title, names in {"": experiment.names(), "Studies, which answer no claim:": experiment.study_names()}.items():
+        lines = []
+        for name in names:
+            try:
+                study = experiment.find(name)
+                lines.append([name, study.chapter, study.question])
+            except Exception as error:  # of one file: the others are listed
+                lines.append([name, "", f"BROKEN: {error}"])
+                broken = True
+        print(f"\n{title}\n" if title else "", end="")
+        print(table(["name", "chapter", "question"], lines))
     return 1 if broken else 0
 
 
@@ -88,96 +95,120 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--jobs is for processes of this machine, --dask for a cluster: give one of them")
     os.environ.update(runs.ONE_THREAD)  # before NumPy is imported, here and in the workers
     seeds = seed_list(args.seeds) if args.seeds else range(QUICK_SEEDS) if args.quick else None
-    given = {"--seeds": " ".join(args.seeds or ()), "--quick": args.quick}
-    words = [option if value is True else f"{option} {value}" for option, value in given.items() if value]
+    given = {"--seeds": args.seeds, "--only": args.only, "--quick": args.quick}
+    options = [option if value is True else f"{option} {shlex.join(value)}" for option, value in given.items() if value]
     failed = runs.run(
         args.name,
         seeds=seeds,
+        only=values(args.only),
         jobs=1 if args.jobs is None else args.jobs,
         quick=args.quick,
         results=args.results,
         dask=args.dask,
-        command=" ".join(["python -m bnbook.experiments run", args.name, *words]),
+        command=" ".join(["python -m bnbook.experiments run", args.name, *options]),
     )
-    module, path = experiment.find(args.name), experiment.file(args.name, args.results, args.quick)
-    seeds = range(module.SEEDS) if seeds is None else seeds
-    held = experiment.contents(module, path, seeds, args.quick)
-    print(f"{args.name}: {len(held.rows)} rows, {len(held.missing)} missing, {len(failed)} runs failed")
+    study = experiment.find(args.name)
+    seeds = range(study.seeds) if seeds is None else seeds
+    found = experiment.inventory(study, study.file(args.results, args.quick), seeds, args.quick)
+    print(f"{args.name}: {len(found.rows)} rows, {len(found.missing)} missing, {len(failed)} runs failed")
     return 1 if failed else 0
 
 
-def seed_list(words: Sequence[str]) -> list[int]:
+def values(given: Sequence[str]) -> dict[str, str]:
+    """The values that settings must have, as given to --only."""
+    if wrong := [text for text in given if "=" not in text]:
+        raise ValueError(f"--only must be given as name=value, got {wrong[0]}")
+    return {name: value for name, _, value in (text.partition("=") for text in given)}
+
+
+def seed_list(given: Sequence[str]) -> list[int]:
     """Seeds as given to --seeds: one number is how many, several numbers or ranges are which."""
     try:
-        if len(words) == 1 and "-" not in words[0]:
-            return list(range(int(words[0])))
-        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in words]
+        if len(given) == 1 and "-" not in given[0]:
+            return list(range(int(given[0])))
+        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in given]
         return [seed for first, last in ends for seed in range(int(first), int(last) + 1)]
     except ValueError:
-        raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(words)}") from None
+        raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(given)}") from None
 
 
 def show(args: argparse.Namespace) -> int:
-    module = experiment.find(args.name)
-    source = experiment.find(experiment.rows_of(module))
-    path = experiment.file(experiment.name_of(source), args.results, args.quick)
-    held = experiment.contents(source, path, range(QUICK_SEEDS if args.quick else module.SEEDS), args.quick)
-    for line in held.warnings(source, path):
+    study = experiment.find(args.name)
+    source = experiment.find(study.rows_of)
+    path = source.file(args.results, args.quick)
+    found = experiment.inventory(source, path, range(QUICK_SEEDS if args.quick else source.seeds), args.quick)
+    for line in found.warnings(source, path):
         print(line, file=sys.stderr)
-    if not held.rows:
-        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {experiment.name_of(source)}")
-    print(f"{args.name}, chapter {module.CHAPTER}: {module.QUESTION}\nThe claim: “{module.CLAIM}” [{module.SOURCE}]")
-    print(f"{experiment.provenance_line(held.rows)}\n{len(held.rows)} runs, {experiment.cost(held.rows)}")
-    if held.missing:
-        print(f"{len(held.missing)} planned runs are missing")
-    print(f"\n{summary(held.rows, source)}\n")
-    try:
-        comparisons = module.comparisons(held.rows)
-        print("\n\n".join(words_of(comparison) for comparison in comparisons))
-    except statistics.Incomplete as error:
-        print(f"No comparison yet: {error}")
-    print()
-    print("A quick grid gives no verdict." if args.quick else experiment.judge(held.rows, args.name).sentence)
+    if not found.rows:
+        raise ResultsError(f"{path} has no rows yet: python -m bnbook.experiments run {source.name}")
+    print(f"{args.name}, chapter {study.chapter}: {study.question}")
+    if isinstance(study, Experiment):
+        print(f"The claim: “{study.claim}” [{study.source}]")
+    print(f"{experiment.provenance_line(found.rows)}\n{len(found.rows)} runs, {experiment.cost(found.rows)}")
+    if found.missing:
+        print(f"{len(found.missing)} planned runs are missing")
+    print(f"\n{summary(found.rows, source)}")
+    if isinstance(study, Experiment):
+        _show_verdict(study, found.rows, args.quick)
     if args.figure:
-        module.figure(held.rows).savefig(args.figure)
+        if not isinstance(study, Experiment):
+            raise ValueError(f"--figure needs an experiment with a claim, {args.name} is a study: its chapter draws it")
+        study.figure(found.rows).savefig(args.figure)
         print(f"The figure is in {args.figure}.")
     return 0
 
 
-def summary(rows: Sequence[dict], module: ModuleType) -> str:
+def _show_verdict(claim: Experiment, rows: Sequence[dict], quick: bool) -> None:
+    print()
+    try:
+        print("\n\n".join(condition_lines(comparison) for comparison in claim.comparisons(rows)))
+    except statistics.Incomplete as error:
+        print(f"No comparison yet: {error}")
+    print()
+    print("A quick grid gives no verdict." if quick else experiment.judge(rows, claim.name).sentence)
+
+
+def summary(rows: Sequence[dict], study: Study) -> str:
     """A table: per setting the number of seeds, of diverged runs, and mean and standard deviation of the metric."""
     varying = [name for name in rows[0]["setting"] if len({str(row["setting"][name]) for row in rows}) > 1]
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(experiment.key(0, row["setting"], 0), []).append(row)
+    measured = [study.metric, "sd"] if study.metric else []
     lines = []
     for group in groups.values():
-        values = [statistics.measured(row, module.METRIC, module.CHANCE) for row in group]
-        values = [value for value in values if value is not None]
         diverged = sum(row["diverged"] for row in group)
-        digits = ".4f" if module.METRIC.endswith("accuracy") else ".4g"
-        mean = f"{stats.fmean(values):{digits}}" if values else "–"
-        sd = f"{stats.stdev(values):{digits}}" if len(values) > 1 else "–"
-        lines.append([*(group[0]["setting"][name] for name in varying), len(group), diverged or "", mean, sd])
-    return table([*varying, "seeds", "diverged", module.METRIC, "sd"], lines)
+        line = [*(group[0]["setting"][name] for name in varying), len(group), diverged or ""]
+        lines.append(line + (mean_and_sd(group, study.metric, study.chance) if measured else []))
+    return table([*varying, "seeds", "diverged", *measured], lines)
 
 
-def words_of(comparison: statistics.Comparison) -> str:
+def mean_and_sd(rows: Sequence[dict], metric: str, chance: float | None) -> list[str]:
+    found = [statistics.measured(row, metric, chance) for row in rows]
+    found = [value for value in found if value is not None]
+    digits = ".4f" if metric.endswith("accuracy") else ".4g"
+    return [
+        f"{stats.fmean(found):{digits}}" if found else "–",
+        f"{stats.stdev(found):{digits}}" if len(found) > 1 else "–",
+    ]
+
+
+def condition_lines(comparison: statistics.Comparison) -> str:
     """A condition in lines: what was compared, the difference with its intervals, and what is not as planned."""
     c, difference = comparison, comparison.difference
     lines = [f"{c.name}: {c.metric} of {c.arms[0]} minus {c.arms[1]}", *c.chosen]
     if difference is None:
         lines.append("no difference: a seed has no value, or no seed is in both arms")
     elif difference.low is None:
-        lines.append(f"{statistics.amount(difference.mean, c.metric)} with one seed, which has no interval")
+        lines.append(f"{amount(difference.mean, c.metric)} with one seed, which has no interval")
     else:
-        over_seeds = statistics.interval(difference.low, difference.high, c.metric)
+        over_seeds = interval(difference.low, difference.high, c.metric)
         lines.append(
-            f"{statistics.amount(difference.mean, c.metric)} {over_seeds}: "
+            f"{amount(difference.mean, c.metric)} {over_seeds}: "
             f"mean and 95 % t-interval over {len(difference.seeds)} paired seeds, sd {difference.sd:.2g}"
         )
     if over := c.over_images():
-        lines.append(f"{statistics.interval(*over, c.metric)}: 95 % bootstrap interval over the test images")
+        lines.append(f"{interval(*over, c.metric)}: 95 % bootstrap interval over the test images")
     if any(c.diverged):
         lines.append("diverged: " + ", ".join(f"{n} of {arm}" for n, arm in zip(c.diverged, c.arms, strict=True)))
     if c.unpaired:
@@ -187,36 +218,35 @@ def words_of(comparison: statistics.Comparison) -> str:
 
 def status(args: argparse.Namespace) -> int:
     lines, damaged = [], False
-    for name in experiment.names():
+    for name in experiment.names() + experiment.study_names():
         try:
-            module, path = experiment.find(name), experiment.file(name, args.results)
-            if experiment.rows_of(module) != name:
+            study = experiment.find(name)
+            if study.rows_of != name:
                 continue
+            found = experiment.inventory(study, study.file(args.results), range(study.seeds))
         except Exception as error:
             print(f"{name} is broken: {error}", file=sys.stderr)
             damaged = True
             continue
-        held = experiment.contents(module, path, range(module.SEEDS))
-        for line in held.damage:
+        for line in found.damage:
             print(line, file=sys.stderr)
             damaged = True
-        spent = sum(row["seconds"] for row in held.rows)
-        left = experiment.duration(seconds_left(held)) if held.rows else "?" if held.missing else "–"
-        stale = sum(held.stale.values())
-        lines.append(
-            [name, len(held.rows), len(held.missing), stale, len(held.damage), experiment.duration(spent), left]
-        )
+        seconds = [row["seconds"] for row in found.rows if row["seconds"] is not None]
+        spent = duration(sum(seconds)) if seconds or not found.rows else "?"
+        left = duration(seconds_left(found)) if found.rows else "?" if found.missing else "–"
+        counts = [len(found.rows), len(found.missing), sum(found.stale.values()), len(found.damage)]
+        lines.append([name, *counts, spent, left])
     print(table(["name", "rows", "missing", "stale", "damaged", "spent", "left, on one core"], lines))
     return 1 if damaged else 0
 
 
-def seconds_left(held: experiment.Contents) -> float:
+def seconds_left(found: Inventory) -> float:
     """What the missing runs will take: as long as those of the same setting, or else as the mean run."""
     seconds: dict[str, list[float]] = {}
-    for row in held.rows:
-        seconds.setdefault(experiment.key(0, row["setting"], 0), []).append(row["seconds"])
-    every = [value for values in seconds.values() for value in values]
-    return sum(stats.fmean(seconds.get(experiment.key(0, setting, 0), every)) for setting, _ in held.missing)
+    for row in found.rows:
+        seconds.setdefault(experiment.key(0, row["setting"], 0), []).append(row["seconds"] or 0)
+    every = [value for times in seconds.values() for value in times]
+    return sum(stats.fmean(seconds.get(experiment.key(0, setting, 0), every)) for setting, _ in found.missing)
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
@@ -231,4 +261,5 @@ def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have not every letter
     sys.exit(main())

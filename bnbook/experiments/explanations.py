@@ -14,7 +14,7 @@ from . import Comparison, select, verdict
 from .claims import covariate_shift, landscape, noise, rate_tuning
 from .claims.landscape import SAME_LOSS
 from .claims.noise import BN, HELD, INITS, STANDARD
-from .engine.statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED
 
 Rows = list[dict]
 

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import RESULTS, Comparison, Verdict, find, judge
-from .engine.experiment import BOOK, contents, file, key, name_of, rows_of, settings
+from . import RESULTS, Comparison, Experiment, Verdict, find, judge
+from .engine.experiment import BOOK, inventory, key
 from .engine.rows import ResultsError
-from .engine.statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED, amount, interval
+from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED, amount, interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +72,7 @@ class Row:
     name: str
     title: str
     line: str  # of chapter 1
-    module: ModuleType
+    experiment: Experiment
     done: int  # of the planned runs
     planned: int
     judged: Verdict | None  # None while planned runs are missing
@@ -104,21 +103,21 @@ def row(name: str, results: str | Path = RESULTS) -> Row:
         ValueError: there is no experiment of this name, or it is not in `CLAIMS`.
         ResultsError: a damaged line in its results.
     """
-    module = find(name)
+    experiment = find(name)
     line = next((line for line, titles in CLAIMS.items() if name in titles), None)
     if line is None:
-        raise ValueError(f"the experiment {name!r} must stand in bnbook.scoreboard.CLAIMS")
-    source = find(rows_of(module))
-    held = contents(source, file(name_of(source), results), ())
-    if held.damage:
-        raise ResultsError(held.damage[0])
-    counts = Counter(key(0, row["setting"], 0) for row in held.rows)
-    grid = settings(source)
-    done = sum(min(counts[key(0, setting, 0)], module.SEEDS) for setting in grid)
-    planned = len(grid) * module.SEEDS
-    judged = judge(held.rows, name) if done == planned else None
-    comparisons = module.comparisons(held.rows) if judged and judged.outcomes else ()
-    return Row(name, CLAIMS[line][name], line, module, done, planned, judged, tuple(comparisons))
+        raise ValueError(f"the experiment {name!r} must stand in bnbook.experiments.scoreboard.CLAIMS")
+    source = find(experiment.rows_of)
+    found = inventory(source, source.file(results), ())
+    if found.damage:
+        raise ResultsError(found.damage[0])
+    counts = Counter(key(0, row["setting"], 0) for row in found.rows)
+    grid = source.settings()
+    done = sum(min(counts[key(0, setting, 0)], experiment.seeds) for setting in grid)
+    planned = len(grid) * experiment.seeds
+    judged = judge(found.rows, name) if done == planned else None
+    comparisons = experiment.comparisons(found.rows) if judged and judged.outcomes else ()
+    return Row(name, CLAIMS[line][name], line, experiment, done, planned, judged, tuple(comparisons))
 
 
 def board(results: str | Path = RESULTS) -> list[Row]:
@@ -145,14 +144,15 @@ def table(rows: Sequence[Row]) -> str:
 
 def details(row: Row) -> str:
     """Claim, setting, effects with intervals, and verdict of a row."""
-    module, updates = row.module, f"{row.module.STEPS:,}" if row.module.STEPS else "no"
-    delta = f"{_amount(module.DELTA, module.METRIC, sign=False)}, {module.METRIC.replace('_', ' ')}"
-    less = "less contradicts the claim" if module.NEEDS_MORE else "below −δ the claim is contradicted"
+    measured = row.experiment
+    updates = f"{measured.steps:,}" if measured.steps else "no"
+    delta = f"{_amount(measured.delta, measured.metric, sign=False)}, {measured.metric.replace('_', ' ')}"
+    less = "less contradicts the claim" if measured.needs_more else "below −δ the claim is contradicted"
     parts = [
-        f"> “{module.CLAIM}”",
-        f"**Question.** {module.QUESTION} See {_chapter(row)}.",
-        f"**Our setting.** {module.DATASET}; {module.NETWORK}; {updates} updates; {module.SEEDS} paired seeds; smallest"
-        f" effect of interest δ = {delta}; {less}.",
+        f"> “{measured.claim}”",
+        f"**Question.** {measured.question} See {_chapter(row)}.",
+        f"**Our setting.** {measured.dataset}; {measured.network}; {updates} updates; {measured.seeds} paired seeds;"
+        f" smallest effect of interest δ = {delta}; {less}.",
     ]
     if row.comparisons:
         first = row.comparisons[0]
@@ -190,9 +190,9 @@ def _count(row: Row) -> str:
 
 def _chapter(row: Row) -> str:
     """The chapter that measures a row, as a link where the book's contents list it."""
-    words, toc = f"chapter {row.module.CHAPTER}", BOOK.parent / "_toc.yml"
-    found = re.search(rf"/({row.module.CHAPTER:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
-    return f"[{words}]({found[1]}.ipynb)" if found else words
+    title, toc = f"chapter {row.experiment.chapter}", BOOK.parent / "_toc.yml"
+    found = re.search(rf"/({row.experiment.chapter:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
+    return f"[{title}]({found[1]}.ipynb)" if found else title
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
@@ -231,7 +231,7 @@ def forest(rows: Sequence[Row]) -> Figure:
                 continue
             marker, color = styles[outcome]
             low, mean, high = (
-                value / row.module.DELTA
+                value / row.experiment.delta
                 for value in (comparison.difference.low, comparison.difference.mean, comparison.difference.high)
             )
             ax.plot([low, high], [y, y], color=color, lw=1.5, solid_capstyle="butt")

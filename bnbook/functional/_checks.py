@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -16,10 +17,17 @@ FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 def check_float_array(name: str, value: object) -> None:
     """Refuse anything but a NumPy array of floats."""
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(value).__module__}.{type(value).__name__}")
+    check_array(name, value)
     if value.dtype not in FLOATS:
         raise TypeError(f"{name} must be a float16, float32 or float64 array, got dtype {value.dtype}")
+
+
+def check_array(name: str, value: object) -> None:
+    """Refuse anything but a NumPy array; a masked one, too, whose mask no function here would respect."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__module__}.{type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got a masked array: give {name}.filled(...)")
 
 
 def check_dtype(name: str, value: object, x_name: str, dtype: np.dtype) -> None:
@@ -76,6 +84,88 @@ def pair(name: str, value: object, *, at_least: int) -> tuple[int, int]:
     if len(values) != 2:
         raise ValueError(f"{name} must be an integer or a pair of integers, got {value!r}")
     return check_integer(name, values[0], at_least=at_least), check_integer(name, values[1], at_least=at_least)
+
+
+# --- the arguments of the normalizations -----------------------------------------------------------------------------
+
+
+def check_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps) -> None:
+    check_bool("training", training)
+    check_ndim("x", x, (2, 3, 4, 5), "(N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W)")
+    _check_statistics(x, running_mean, running_var, training)
+    check_affine(weight, bias, x.shape[1:2], _per_channel_of(x))
+    _check_training(x, training, momentum, eps, m=x.shape[0] * prod(x.shape[2:]), per="channel")
+
+
+def check_instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps) -> None:
+    check_bool("use_input_stats", use_input_stats)
+    check_ndim("x", x, (3, 4, 5), "(N, C, L), (N, C, H, W) or (N, C, D, H, W)")
+    _check_statistics(x, running_mean, running_var, use_input_stats)
+    check_affine(weight, bias, x.shape[1:2], _per_channel_of(x))
+    _check_training(x, use_input_stats, momentum, eps, m=prod(x.shape[2:]), per="image and channel")
+
+
+def check_normalized_shape(x, normalized_shape, weight, bias, eps) -> tuple[int, ...]:
+    """Check the arguments of `layer_norm` and `rms_norm`; return the averaged axes."""
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+    shape = tuple(check_integer("normalized_shape", n, at_least=0) for n in shape)
+    if not shape:
+        raise ValueError("normalized_shape must name at least one axis, got ()")
+    if x.shape[-len(shape) :] != shape:
+        raise ValueError(f"x has shape {x.shape}, expected one that ends in normalized_shape={shape}")
+    check_affine(weight, bias, shape, "the normalized_shape")
+    check_number("eps", eps, at_least=0)
+    return tuple(range(x.ndim - len(shape), x.ndim))
+
+
+def check_group_norm(x, num_groups, weight, bias, eps) -> int:
+    """Check the arguments of `group_norm`; return the number of groups as a plain integer."""
+    check_ndim("x", x, range(2, 17), "(N, C) or (N, C, *)")
+    groups, channels = check_integer("num_groups", num_groups, at_least=1), x.shape[1]
+    if channels % groups:
+        raise ValueError(f"num_groups must divide the {channels} channels of x, got {groups}")
+    check_affine(weight, bias, x.shape[1:2], _per_channel_of(x))
+    check_number("eps", eps, at_least=0)
+    if x.size // groups == 1:
+        raise ValueError(f"expected more than one value per group, got x of shape {x.shape} with num_groups={groups}")
+    return groups
+
+
+def check_affine(weight: np.ndarray | None, bias: np.ndarray | None, shape: tuple[int, ...], why: str) -> None:
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            check_shape(name, value, shape, why)
+
+
+def _check_statistics(x, running_mean, running_var, training: bool) -> None:
+    if (running_mean is None) != (running_var is None):
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise ValueError(f"{missing} is None: give both running statistics or neither")
+    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+        if value is None:
+            if not training:
+                raise ValueError(f"{name} is None, but evaluation normalizes by the running statistics")
+            continue
+        check_shape(name, value, x.shape[1:2], _per_channel_of(x))
+        if training and not value.flags.writeable:
+            raise ValueError(f"{name} is read-only, but training updates it in place")
+
+
+def _check_training(x, training: bool, momentum, eps, m: int, per: str) -> None:
+    check_number("momentum", momentum)
+    if training:
+        check_number("eps", eps, above=0)
+        if m == 1:
+            raise ValueError(f"expected more than one value per {per} in training, got x of shape {x.shape}")
+    else:
+        check_number("eps", eps)
+
+
+def _per_channel_of(x) -> str:
+    return f"one value per channel of x, which has shape {x.shape}"
+
+
+# --- the rule for dtypes ---------------------------------------------------------------------------------------------
 
 
 def float_arrays(*names: str) -> Callable:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._checks import check_grad, check_integer, float_arrays
+from ._mask import kept
 
 Array = np.ndarray
 
@@ -29,9 +30,9 @@ def relu(x: Array) -> tuple[Array, ActivationCache]:
 
 @float_arrays()
 def relu_backward(grad_y: Array, cache: ActivationCache) -> Array:
-    """g where the output is positive, else 0: the derivative at 0 is taken to be 0, as in torch."""
+    """g where the output is not 0, else 0: the derivative at 0 is taken to be 0, and that at nan 1, as in torch."""
     check_grad(grad_y, cache.y.shape, cache.y.dtype)
-    return grad_y * (cache.y > 0)
+    return kept(grad_y, cache.y != 0)
 
 
 @float_arrays()

@@ -50,13 +50,15 @@ def conv2d(
         y, (N, F, H', W') with H' = (H + 2 p_h − kh) // s_h + 1, and the cache for `conv2d_backward`.
 
     Raises:
-        ValueError: shapes that do not match, images without a pixel, a kernel larger than the padded image, stride < 1,
-            padding < 0.
+        ValueError: shapes that do not match, no filter, images without a pixel, a kernel larger than the padded image,
+            stride < 1, padding < 0.
         TypeError: not arrays of floats of one dtype; a stride or padding that is not an integer.
     """
     check_ndim("x", x, (4,), "(N, C, H, W)")
     check_float_array("weight", weight)  # not None
     check_ndim("weight", weight, (4,), "(F, C, kh, kw)")
+    if weight.shape[0] == 0:
+        raise ValueError(f"weight has shape {weight.shape}, expected at least one filter")
     if x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"x of shape {x.shape} has {x.shape[1]} channels, weight of shape {weight.shape} expects {weight.shape[1]}"

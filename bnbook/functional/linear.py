@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,9 @@ def linear_backward(grad_y: Array, cache: LinearCache) -> tuple[Array, Array, Ar
     """
     x, weight, has_bias = cache
     check_grad(grad_y, (*x.shape[:-1], weight.shape[0]), x.dtype)
-    g = grad_y.reshape(-1, weight.shape[0])
+    out_features, in_features = weight.shape
+    examples = prod(x.shape[:-1])  # not −1, which no reshape can find where there is no feature
+    g = grad_y.reshape(examples, out_features)
     grad_x = (weight.T @ g.T).T.reshape(x.shape)
-    grad_weight = g.T @ x.reshape(-1, weight.shape[1])
+    grad_weight = g.T @ x.reshape(examples, in_features)
     return grad_x, grad_weight, g.sum(0) if has_bias else None

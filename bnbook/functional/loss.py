@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_dtype, check_float_array, check_shape
+from ._checks import check_array, check_dtype, check_float_array, check_shape
 
 Array = np.ndarray
 
@@ -41,6 +41,7 @@ def cross_entropy(x: Array, target: Array, *, reduction: str = "mean") -> tuple[
     if not isinstance(target, np.ndarray) or not np.issubdtype(target.dtype, np.integer):
         got = target.dtype if isinstance(target, np.ndarray) else type(target).__name__
         raise TypeError(f"target must be an array of integer class labels, got {got}")
+    check_array("target", target)
     check_shape("target", target, (x.shape[0], *x.shape[2:]), f"one label for each of the logits of shape {x.shape}")
     outside = target[(target < 0) | (target >= x.shape[1])]
     if outside.size:
@@ -58,18 +59,16 @@ def cross_entropy(x: Array, target: Array, *, reduction: str = "mean") -> tuple[
         return (losses.sum() / log_p.dtype.type(target.size)).astype(x.dtype), cache
 
 
-def cross_entropy_backward(grad_y: Array | float = 1.0, cache: CrossEntropyCache = None) -> Array:
+def cross_entropy_backward(grad_y: Array | float = 1.0, *, cache: CrossEntropyCache) -> Array:
     r"""The gradient for the logits: $g\,(\operatorname{softmax}(x) - \text{one-hot}(\text{target}))$.
 
     Args:
         grad_y: the upstream gradient, 1 for a loss that ends the computation; with reduction "none" of target's shape.
-        cache: what `cross_entropy` returned.
+        cache: what `cross_entropy` returned, by its name, since grad_y before it may be left out.
 
     Raises:
         ValueError: grad_y has not the shape of the loss. TypeError: it has another dtype.
     """
-    if cache is None:
-        raise TypeError("cross_entropy_backward needs the cache that cross_entropy returned")
     log_p, target, reduction, dtype = cache
     if isinstance(grad_y, int | float | np.number):
         g = np.full(target.shape if reduction == "none" else (), grad_y, dtype=log_p.dtype)

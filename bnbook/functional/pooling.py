@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ._checks import check_grad, check_ndim, float_arrays, pair
+from ._mask import kept
 from .convolution import pad
 
 Array = np.ndarray
@@ -35,7 +37,8 @@ def max_pool2d(
     r"""The largest value of every window, as `torch.nn.functional.max_pool2d`.
 
     The maximum of a window is the maximum down its rows' maxima, so each axis is pooled alone. Where several values are
-    largest, the first one in reading order is taken, and it alone receives the gradient.
+    largest, the first one in reading order is taken, and it alone receives the gradient. A nan is larger than every
+    number, and the last one of a window is taken.
 
     Args:
         x: (N, C, H, W).
@@ -60,8 +63,12 @@ def max_pool2d(
     height, width = x.shape[2] + 2 * ph, x.shape[3] + 2 * pw
     if kh > height or kw > width:
         raise ValueError(f"kernel_size is {kh}×{kw}, x with its padding is {height}×{width}")
-    y, across = _max_along(pad(x, ph, pw, -np.inf), 3, kw, sw)
-    y, down = _max_along(y, 2, kh, sh)
+    padded = pad(x, ph, pw, -np.inf)
+    rows, across = _max_along(padded, 3, kw, sw)
+    y, down = _max_along(rows, 2, kh, sh)
+    if np.isnan(y.max(initial=-np.inf)):  # asked once for all windows; then who beats whom is decided again
+        rows, across = _max_along(padded, 3, kw, sw, _greater_or_nan)
+        y, down = _max_along(rows, 2, kh, sh, _greater_or_nan)
     return y, MaxPool2dCache(across, down, x.shape, y.shape, x.dtype, (kh, kw), (sh, sw), (ph, pw))
 
 
@@ -82,14 +89,20 @@ def _window(axis: int, first: int, count: int, stride: int) -> tuple[slice, ...]
     return (slice(None),) * axis + (slice(first, first + stride * (count - 1) + 1, stride),)
 
 
-def _max_along(x: Array, axis: int, kernel: int, stride: int) -> tuple[Array, list[Array]]:
+def _max_along(
+    x: Array, axis: int, kernel: int, stride: int, is_larger: Callable = np.greater
+) -> tuple[Array, list[Array]]:
     count = (x.shape[axis] - kernel) // stride + 1
     y, beats = x[_window(axis, 0, count, stride)], []
     for i in range(1, kernel):
         value = x[_window(axis, i, count, stride)]
-        beats.append(value > y)
+        beats.append(is_larger(value, y))
         y = np.maximum(y, value)
     return y.copy(order="K") if kernel == 1 else y, beats  # never a view of the input
+
+
+def _greater_or_nan(value: Array, y: Array) -> Array:
+    return (value > y) | np.isnan(value)
 
 
 def _give_back_along(g: Array, beats: list[Array], shape: tuple[int, ...], axis: int, stride: int) -> Array:
@@ -97,15 +110,14 @@ def _give_back_along(g: Array, beats: list[Array], shape: tuple[int, ...], axis:
     if stride == kernel and shape[axis] == count * kernel:  # the windows tile the axis: every value is written once
         grad_x = np.empty_like(g, shape=shape)
         for i in range(kernel - 1, 0, -1):
-            part = np.multiply(g, beats[i - 1], out=grad_x[_window(axis, i, count, stride)])
-            g = g - part if i > 1 else np.subtract(g, part, out=grad_x[_window(axis, 0, count, stride)])
+            kept(g, beats[i - 1], out=grad_x[_window(axis, i, count, stride)])
+            g = kept(g, ~beats[i - 1], out=grad_x[_window(axis, 0, count, stride)] if i == 1 else None)
         if kernel == 1:
             grad_x[...] = g
         return grad_x
     grad_x = np.zeros_like(g, shape=shape)
     for i in range(kernel - 1, 0, -1):  # the last value that beats all before it is the maximum
-        part = g * beats[i - 1]
-        grad_x[_window(axis, i, count, stride)] += part
-        g = g - part
+        grad_x[_window(axis, i, count, stride)] += kept(g, beats[i - 1])
+        g = kept(g, ~beats[i - 1])
     grad_x[_window(axis, 0, count, stride)] += g
     return grad_x

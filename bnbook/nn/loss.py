@@ -23,4 +23,4 @@ class CrossEntropyLoss(Module):
         return self.forward(x, target)
 
     def backward(self, grad_y: Array | float = 1.0) -> Array:
-        return F.cross_entropy_backward(grad_y, self._saved())
+        return F.cross_entropy_backward(grad_y, cache=self._saved())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from dataclasses import asdict, fields
@@ -12,11 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..experiments.engine.rows import ResultsError
-from ..experiments.studies import ladder
 from . import CheckpointError, Settings, describe, train
 from .checkpoint import NAME, first_line, make_sure_of, write_atomically
-from .processes import count
+from .processes import count, rank
 from .report import summary
 from .settings import WORDS
 from .update import PreparationError
@@ -32,7 +29,6 @@ Train a network of the book with or without batch normalization, on whatever dev
   python -m bnbook.train --checkpoint runs/a --out a.json --resume            ... and goes on
   torchrun --nproc_per_node 2 -m bnbook.train                 two processes, each with half of every batch
   python -m bnbook.train --device cuda --capture graph        the update as a CUDA graph
-  python -m bnbook.train --ladder                             the speed of every rung, into book/results/
 
 The full data set is found or fetched as `bnbook.data.load` says; BNBOOK_DATA names a folder that holds it. After Ctrl-C
 the exit status is 130, after a bad command 2, after another failure 1.
@@ -46,11 +42,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"train: {message}; --help explains\n")
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("needs a name, got ''")
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options: the settings of a run, and what is to be done with it."""
     made = _Parser(
         prog="python -m bnbook.train",
-        usage="%(prog)s [settings] [--checkpoint DIR [--resume]] [--out FILE.json] [--report] | --ladder [...]",
+        usage="%(prog)s [settings] [--checkpoint DIR [--resume]] [--out FILE.json] [--report]",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -69,28 +71,18 @@ def parser() -> argparse.ArgumentParser:
             **({"nargs": "?", "const": "default"} if setting.name == "compile" else {}),
         )
     keeping = made.add_argument_group("keeping it")
-    keeping.add_argument("--checkpoint", type=Path, metavar="DIR", help="keep the state of the run in this folder")
+    keeping.add_argument("--checkpoint", type=_path, metavar="DIR", help="keep the state of the run in this folder")
     keeping.add_argument(
         "--checkpoint-every", type=float, metavar="SECONDS", help="and after every epoch (default: 30)"
     )
     keeping.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one yet")
-    keeping.add_argument("--out", type=Path, metavar="FILE.json", help="write what the run was; of a ladder, a folder")
+    keeping.add_argument("--out", type=_path, metavar="FILE.json", help="write what the run was")
     keeping.add_argument(
         "--report",
         action="store_true",
         help=f"print what the run was, and write it to --out, or to a file in {RESULTS}: device, driver, versions, "
         "commit, command, accuracies, seconds an epoch and to them, images per second, memory",
     )
-    rungs = made.add_argument_group("the ladder")
-    rungs.add_argument(
-        "--ladder",
-        action="store_true",
-        help=f"make its runs that are missing in {RESULTS} (or --out DIR); settings given hold for all rungs, and "
-        "those in which the rungs differ cannot be given",
-    )
-    rungs.add_argument("--rungs", nargs="+", metavar="RUNG", help=f"some of {', '.join(ladder.RUNGS)}")
-    rungs.add_argument("--norms", nargs="+", metavar="NORM", help=f"(default: {' '.join(ladder.NORMS)})")
-    rungs.add_argument("--seeds", type=int, metavar="N", help=f"how many, from 0 on (default: {ladder.SEEDS})")
     return made
 
 
@@ -98,15 +90,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status; errors are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(parser().parse_args(arguments))
-    start = ["torchrun", "--nproc_per_node", str(count())] if count() > 1 else ["python"]
+    try:
+        start = ["torchrun", "--nproc_per_node", str(count())] if count() > 1 else ["python"]
+        rank()
+    except ValueError as error:
+        return _fail(error, 2)
     command = shlex.join([*start, "-m", "bnbook.train", *arguments])
     try:
-        return _climb(dict(given), command) if "ladder" in given else _train(dict(given), command)
+        return _train(dict(given), command)
     except KeyboardInterrupt:
         if _first():
             print(f"train: stopped; {_how_to_go_on(given, command)}", file=sys.stderr)
         return 130
-    except (CheckpointError, PreparationError, ResultsError, OSError, ModuleNotFoundError) as error:
+    except (CheckpointError, PreparationError, OSError, ModuleNotFoundError) as error:
         return _fail(error, 1)
     except torch.OutOfMemoryError as error:
         return _fail(f"{first_line(error)} Take a smaller --batch-size, or --loader dataloader", 1)
@@ -116,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _first() -> bool:
     """Whether this is the process that shows and writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def _fail(error: Exception | str, status: int) -> int:
@@ -126,7 +122,6 @@ def _fail(error: Exception | str, status: int) -> int:
 
 def _train(given: dict, command: str) -> int:
     """One run; what it was is written by the first process."""
-    _refuse(given, ("rungs", "norms", "seeds"), "belongs to the ladder: give --ladder with it")
     out, wants_report = given.pop("out", None), given.pop("report", False)
     how = {name: given.pop(name) for name in ("checkpoint", "checkpoint_every", "resume") if name in given}
     if "checkpoint_every" in how and "checkpoint" not in how:
@@ -140,54 +135,35 @@ def _train(given: dict, command: str) -> int:
     result = train(settings, **how)
     if _first():
         row = describe(result, command)
+        # First: what was reached is known also where the file cannot be written any more.
+        print(summary(row) if wants_report else summary(row).partition("\n")[0], flush=True)
         if out:
-            write_atomically(out, json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        print(summary(row) if wants_report else summary(row).partition("\n")[0])
+            text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            # Bytes of the command that are no text are lone surrogates, which JSON writes as this handler does.
+            write_atomically(out, text.encode(errors="backslashreplace"))
     return 0
-
-
-def _climb(given: dict, command: str) -> int:
-    """The ladder."""
-    del given["ladder"]
-    _refuse(given, ("checkpoint", "checkpoint_every", "resume", "report"), "does not go with --ladder")
-    _refuse(given, ("norm", "seed"), "does not go with --ladder: it has --norms and --seeds")
-    if count() > 1:
-        raise ValueError("--ladder runs in one process: start it without torchrun")
-    if given.get("seeds", 1) < 1:
-        raise ValueError(f"--seeds must be at least 1, got {given['seeds']}")
-    how = {name: given.pop(name) for name in ("rungs", "norms", "seeds") if name in given}
-    folder = given.pop("out", RESULTS)
-    how["progress"] = sys.stderr.isatty()  # a line per evaluation of every run is too much
-    return 0 if ladder.climb(folder, given=given, command=command, **how) else 1
-
-
-def _refuse(given: dict, names: tuple[str, ...], why: str) -> None:
-    for name in names:
-        if name in given:
-            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def _make_sure_of(out: Path, settings: Settings, resume: bool) -> None:
     """Before the first update: the file can be written, and holds no other run."""
+    try:
+        if out.is_file() or not out.exists():
+            make_sure_of(out.parent, out.name)
+    except OSError as error:
+        raise OSError(f"{out} cannot be written ({error.strerror}): name another file with --out") from None
     if out.exists():
         if not out.is_file():
             raise OSError(f"{out} is not a file: name another one with --out")
         try:
-            before = json.loads(out.read_text())["settings"]
+            before = json.loads(out.read_bytes())["settings"]
             same = before == asdict(settings) | {"threads": before["threads"]}
         except (ValueError, KeyError, TypeError):
             same = False
         if not (resume and same):
             raise FileExistsError(f"{out} exists: delete it, or name another file with --out")
-    try:
-        make_sure_of(out.parent)
-    except OSError as error:
-        raise OSError(f"{out} cannot be written ({error.strerror}): name another file with --out") from None
 
 
 def _how_to_go_on(given: dict, command: str) -> str:
-    if "ladder" in given:
-        return f"finished runs are kept; go on with: {command}"
     folder = given.get("checkpoint")
     if folder is None:
         return "nothing is kept without --checkpoint DIR"
@@ -197,4 +173,5 @@ def _how_to_go_on(given: dict, command: str) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have not every letter
     sys.exit(main())

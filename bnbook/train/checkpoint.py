@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +23,23 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it."""
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it.
+
+    Raises:
+        OSError: it could not be written (the disk is full, say); the message names it, and the old content is there.
+    """
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} could not be written ({error.strerror}); what it held before is kept") from None
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name, too, is on the disk
@@ -38,11 +47,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def make_sure_of(folder: Path) -> None:
-    """Make a folder where it is missing, and see that files can be written there; OSError where they cannot."""
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def make_sure_of(folder: Path, name: str = NAME) -> None:
+    """Make a folder where it is missing, and see that a file of this name can be written there; OSError where not."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
+    temporary = _temporary(folder / name)
+    left = temporary.exists()  # by a run that was killed, or is writing
+    with open(temporary, "ab"):
         pass
+    if not left:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,7 +74,7 @@ def reserved(folder: Path | None) -> Iterator[None]:
         return
     try:
         make_sure_of(folder)
-        lock = open(folder / "lock", "w")
+        lock = open(folder / "lock", "wb")
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be used for checkpoints ({error.strerror}): name a folder that can be written"

@@ -83,6 +83,8 @@ def train(
     """
     asked = settings or Settings()
     settings = asked.resolved(group.count())
+    if checkpoint == "":
+        raise ValueError("checkpoint must name a folder, got ''")
     folder = None if checkpoint is None else Path(checkpoint)
     if resume and folder is None:
         raise ValueError("resume needs the folder of the checkpoint: give --checkpoint DIR with it")

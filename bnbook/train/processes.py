@@ -11,8 +11,23 @@ from torch import Tensor, nn
 
 
 def count() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes train together, by torchrun's WORLD_SIZE."""
+    return _number("WORLD_SIZE", 1, lowest=1)
+
+
+def rank() -> int:
+    """Which of them this is, by torchrun's RANK."""
+    return _number("RANK", 0, lowest=0)
+
+
+def _number(name: str, default: int, lowest: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and int(text) >= lowest):
+        raise ValueError(
+            f"the environment variable {name} must be a whole number of at least {lowest}, got {text!r}: "
+            "torchrun sets it; without torchrun it must not be set"
+        )
+    return int(text)
 
 
 class Processes:
@@ -22,11 +37,11 @@ class Processes:
     """
 
     def __init__(self, device: str) -> None:
-        self.rank, self.size = int(os.environ.get("RANK", 0)), count()
+        self.rank, self.size = rank(), count()
         self.first = self.rank == 0  # the one that shows and writes
         self.device = torch.device(device)
         if device == "cuda":
-            card, cards = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+            card, cards = _number("LOCAL_RANK", 0, lowest=0), torch.cuda.device_count()
             if card >= cards:
                 raise ValueError(f"device 'cuda' has {cards} cards here: at most so many processes, one a card")
             self.device = torch.device("cuda", card)

@@ -32,11 +32,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from bnbook import functional as F  # noqa: E402
-from bnbook import nn, optim  # noqa: E402
-from bnbook.functional import normalization  # noqa: E402
+from bnbook import nn, optim, textbook  # noqa: E402
+from bnbook.functional import _checks, _reduce  # noqa: E402
+from bnbook.functional.batch_norm import update  # noqa: E402
 from bnbook.models.numpy_cnn import cnn  # noqa: E402
-
-from .textbook import TextbookBatchNorm, per_channel  # noqa: E402
 
 AT_LEAST = 0.01  # seconds of calls that one timing averages over
 LAYOUTS = {  # order of the axes (N, C, H, W) in memory, the outermost first
@@ -49,6 +48,24 @@ LAYOUTS = {  # order of the axes (N, C, H, W) in memory, the outermost first
 # --- batch normalization ---------------------------------------------------------------------------------------------
 
 
+class TextbookBatchNorm(nn.Module):
+    """`textbook.BatchNorm` as a layer of `bnbook.nn`, with parameters that an optimizer moves."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.layer = textbook.BatchNorm(num_features, dtype=np.float32)
+        self.weight, self.bias = nn.Parameter(self.layer.weight), nn.Parameter(self.layer.bias)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.layer.weight, self.layer.bias, self.layer.training = self.weight.data, self.bias.data, self.training
+        return self.layer.forward(x)
+
+    def backward(self, grad_y: np.ndarray) -> np.ndarray:
+        grad_x = self.layer.backward(grad_y)
+        self.weight.grad, self.bias.grad = self.layer.grad_weight, self.layer.grad_bias
+        return grad_x
+
+
 def batch_norms(shape: tuple[int, ...], order: tuple[int, ...], backward: bool) -> dict[str, Callable]:
     """One training pass of the layer per candidate. PyTorch has the same values in its own memory order."""
     rng = np.random.default_rng(0)
@@ -58,8 +75,8 @@ def batch_norms(shape: tuple[int, ...], order: tuple[int, ...], backward: bool) 
     channels = shape[1]
     running_mean, running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     weight, bias = (rng.normal(size=channels).astype(np.float32) for _ in range(2))
-    textbook = TextbookBatchNorm(channels)
-    textbook.weight.data, textbook.bias.data = weight, bias
+    plain = TextbookBatchNorm(channels)
+    plain.weight.data, plain.bias.data = weight, bias
     theirs = (torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d)(channels)
     theirs.weight.data, theirs.bias.data = torch.tensor(weight), torch.tensor(bias)
 
@@ -76,8 +93,8 @@ def batch_norms(shape: tuple[int, ...], order: tuple[int, ...], backward: bool) 
         return F.batch_norm_backward(grad_y, cache)[0] if backward else y
 
     def run_textbook():
-        y = textbook(x)
-        return textbook.backward(grad_y) if backward else y
+        y = plain(x)
+        return plain.backward(grad_y) if backward else y
 
     expected = run_torch().numpy()
     for run in (run_bnbook, run_textbook):  # the time of a wrong result is of no interest
@@ -192,7 +209,7 @@ def processor() -> str:
 
 def main() -> None:
     torch.set_num_threads(options.threads)
-    n, rounds, threads = normalization, options.rounds, options.threads
+    rounds, threads = options.rounds, options.threads
     print(f"{processor()}, {os.cpu_count()} processors, {platform.system()}")
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}")
     print(f"float32, {threads} threads, OMP_WAIT_POLICY=PASSIVE, median of {rounds} interleaved rounds\n")
@@ -201,13 +218,16 @@ def main() -> None:
         result = compare(make(), rounds)
         ratios = (f"{q[0]:.2f} ({q[1]:.2f} to {q[2]:.2f})" for _, q in (result["bnbook"], result["textbook"]))
         print(f"{name:58}  {1e3 * result['PyTorch'][0]:6.2f} ms   {'   '.join(f'{r:>20}' for r in ratios)}", flush=True)
-    shared = (n._normalize, n._sum, n._plan, n.in_parts, n._along, n._affine, n._by_running, n._scale_and_shift)
-    shared += (n._inv_sqrt, n._update_running)
+    r, t, c = _reduce, textbook, _checks
     code = {
-        "textbook": (TextbookBatchNorm.forward, TextbookBatchNorm.backward, per_channel),
-        "bnbook": (n.batch_norm, n.batch_norm_backward),
-        "what bnbook's normalizations share": (*shared, n._per_channel),
-        "its checks of the arguments": (n._check_batch_norm,),
+        "textbook": (t.statistics, t.forward, t.normalize, t.updated, t.backward, t.channel_axes, t.per_channel),
+        "bnbook": (F.batch_norm, F.batch_norm_backward, update),
+        "what makes it exact": (r.count, r.total, r._plan, r.moments, r._center, r.totals, r.inv_sqrt, r.per_channel),
+        "what makes it fast": (
+            *(r.minus, r._minus, r.scale_and_shift, r._scale_and_shift, r.residual, r._residual, r._along),
+            r.in_parts,
+        ),
+        "its checks of the arguments": (c.check_batch_norm, c._check_statistics, c._check_training, c.check_affine),
     }
     print("\nIn brackets the middle half of the rounds; below 1 is faster than PyTorch eager in its own NCHW memory.")
     print("Lines of code:", ", ".join(f"{name} {lines_of_code(*functions)}" for name, functions in code.items()))

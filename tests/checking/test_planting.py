@@ -1,8 +1,10 @@
-"""The tests can fail: every mistake of `bnbook.checking.mutants` is noticed by the test that it names."""
+"""The tests can fail: every mistake of `tests/mutants.py` is noticed by the test that it names."""
 
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,28 +12,30 @@ import pytest
 from bnbook import functional as F
 from bnbook import nn
 from bnbook.checking import planting
-from bnbook.checking.planting import Mutant, planted, pytest_quietly, run
+from bnbook.checking.planting import Mutant, planted, run
 from tests import mutants
 from tests.mutants import MUTANTS
 
+pytestmark = pytest.mark.long(seconds=25)
+
 
 @pytest.fixture(scope="module")
-def without():
-    """The exit code of the named tests while nothing is planted."""
-    return pytest_quietly(dict.fromkeys(mutant.killed_by for mutant in MUTANTS))
+def results(request):
+    """What becomes of the mutants of the chosen tests, all planted in one run."""
+    chosen = [item.callspec.params["mutant"] for item in request.session.items if item.name.startswith(KILLED)]
+    return {result.mutant: result for result in run(chosen)}
 
 
-def test_the_named_tests_pass_without_a_mistake(without):
-    code, output = without
-    assert code == 0, f"the tests that should notice mistakes fail without one:\n{output}"
+KILLED = "test_mutant_is_killed["
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_mutant_is_killed(mutant, without, mutant_results):
-    result = run(mutant)
-    mutant_results.append(result)
+def test_mutant_is_killed(mutant, results, record_property):
+    result = results[mutant]
+    record_property("planted", [mutant.name, result.outcome])
     if result.outcome == "skipped":
         pytest.skip(f"{mutant.killed_by} cannot run here")
+    assert result.outcome != "could not run", f"{mutant.name!r} could not be planted or asked about:\n{result.output}"
     assert result.outcome == "killed", (
         f"{mutant.killed_by} passes although bnbook.{mutant.module} has the mistake {mutant.name!r} "
         f"({mutant.why}):\n{mutant.old}\nbecame\n{mutant.new}"
@@ -80,15 +84,76 @@ def test_a_mutant_that_no_longer_fits_is_an_error():
             mutant.source()
 
 
-def test_a_harmless_change_survives():
+LINEAR = "    y = x @ weight.T\n"
+
+
+def harmless(**changed):
     mutant = Mutant(
-        "harmless",
-        "functional.linear",
-        "    y = x @ weight.T\n",
-        "    y = 1 * x @ weight.T\n",
-        f"{mutants.OPERATORS}::test_linear",
-        "",
+        "harmless", "functional.linear", LINEAR, LINEAR.replace("x", "1 * x"), f"{mutants.LINEAR}::test_linear", ""
     )
-    result = run(mutant)
+    return replace(mutant, **changed)
+
+
+def test_a_harmless_change_survives():
+    (result,) = run([harmless()])
     assert result.outcome == "survived"
     assert planting.table([result]).splitlines()[1].endswith("survived")
+
+
+TRIALS = """
+import numpy as np
+import pytest
+
+from bnbook.functional import linear
+
+
+def test_fails():
+    raise AssertionError("always")
+
+
+@pytest.mark.skip(reason="not here")
+def test_skips():
+    pass
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_one_case_notices(value):
+    assert linear(np.full((1, 1), float(value)), np.ones((1, 1)))[0].item() == value
+
+
+@pytest.fixture
+def broken():
+    assert linear(np.ones((1, 1)), np.ones((1, 1)))[0].item() == 1
+
+
+def test_notices_in_its_setup(broken):
+    pass
+"""
+
+
+def test_every_outcome_is_told_apart(tmp_path, monkeypatch):
+    """In one run: what one mutant does, the next does not notice."""
+    monkeypatch.setattr(planting, "ROOT", tmp_path)
+    (tmp_path / "test_trials.py").write_text(TRIALS)
+    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
+    wrong = LINEAR.replace("weight.T", "weight.T + x")
+    said = []
+    cases = {
+        "survived": harmless(killed_by="test_trials.py::test_one_case_notices"),
+        "killed": harmless(killed_by="test_trials.py::test_one_case_notices", new=wrong),
+        "killed in the setup": harmless(killed_by="test_trials.py::test_notices_in_its_setup", new=wrong),
+        "survived the others": harmless(killed_by="test_trials.py::test_notices_in_its_setup"),
+        "skipped": harmless(killed_by="test_trials.py::test_skips"),
+        "could not run: .*test_fails fails without a mistake": harmless(killed_by="test_trials.py::test_fails"),
+        "could not run: no test is named": harmless(killed_by="test_trials.py::test_one"),
+        "could not run: no test is named .*no_such_module": harmless(killed_by="test_broken.py::test"),
+        "could not run: no test is named test_gone": harmless(killed_by="test_gone.py::test"),
+        "could not run: .*must occur once": harmless(killed_by="test_trials.py::test_one_case_notices", old="no text"),
+        "could not run: SyntaxError": harmless(killed_by="test_trials.py::test_one_case_notices", new="    y = = 1\n"),
+    }
+    results = run(cases.values(), said.append)
+    assert said == results and len(results) == len(cases)
+    for expected, result in zip(cases, results, strict=True):
+        outcome, _, words = expected.partition(": ")
+        assert outcome.startswith(result.outcome), (expected, result)
+        assert re.search(words, result.output, re.DOTALL), (expected, result)

@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from bnbook import experiments
 from bnbook.experiments import Comparison, scoreboard
 from bnbook.experiments.engine.rows import ResultsError
-from bnbook.experiments.engine.statistics import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+from bnbook.experiments.engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED
 
 PAGE = tool.BOOK / "18_scoreboard.ipynb"
 OWN = sorted(path.stem for path in Path(experiments.__file__).parent.glob("claims/[a-z]*.py"))
@@ -76,15 +76,15 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
         after = re.split(r"^(?:\(.*\)=|## .*)$", page.cells[places[0] + 2].source, flags=re.M)[0]
         if not before.startswith(f"### {row.title}\n"):
             found.append(f"{row.name}: the heading is not {row.title!r}")
-        if row.module.SOURCE not in before:
-            found.append(f"{row.name}: {row.module.SOURCE} is not cited as the source")
+        if row.experiment.source not in before:
+            found.append(f"{row.name}: {row.experiment.source} is not cited as the source")
         points = re.findall(r"^- \*\*(.*?)\.?\*\*.*$", after, flags=re.M)
         if tuple(points) != POINTS:
             found.append(f"{row.name}: the points are {points}")
         if not re.search(r"^- \*\*Larger studies\.\*\*.*\{cite", after, flags=re.M):
             found.append(f"{row.name}: nothing is cited among the larger studies")
         text = shown(page, f'Markdown(scoreboard.details(rows["{row.name}"]))', places[0] + 1)
-        if f"> “{row.module.CLAIM}”" not in text:
+        if f"> “{row.experiment.claim}”" not in text:
             found.append(f"{row.name}: the claim is not quoted in the source's own sentence")
         if row.sentence not in text:
             found.append(f"{row.name}: the stored verdict is not that of the results: run tools/nb.py run {PAGE.name}")
@@ -164,8 +164,8 @@ def test_a_complete_row_has_the_verdict_of_judge(results):
     assert (row.judged, row.word, row.sentence) == (expected, expected.word, expected.sentence)
     assert row.done == row.planned == 560
     text = scoreboard.details(row)
-    assert expected.sentence in text and row.module.CLAIM in text
-    for comparison in row.module.comparisons(experiments.load("gradients")):
+    assert expected.sentence in text and row.experiment.claim in text
+    for comparison in row.experiment.comparisons(experiments.load("gradients")):
         outcome = expected.outcomes[comparison.name].removesuffix(" here")
         line = rf"^\| {re.escape(comparison.name)} \| \S+ \((\S+) times\) \| \[.*\] \| {outcome} \|$"
         found = re.search(line, text, flags=re.M)
@@ -211,7 +211,7 @@ def test_damaged_results_are_not_shown(results):
 
 def test_an_experiment_without_a_line_is_named(monkeypatch):
     monkeypatch.setattr(scoreboard, "CLAIMS", {})
-    with pytest.raises(ValueError, match=r"'gradients' must stand in bnbook\.scoreboard\.CLAIMS"):
+    with pytest.raises(ValueError, match=r"'gradients' must stand in bnbook\.experiments\.scoreboard\.CLAIMS"):
         scoreboard.row("gradients")
 
 
@@ -240,7 +240,7 @@ def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
     from bnbook import plotting
 
     row = scoreboard.row("gradients", results)
-    made = conditions(row.module.DELTA)
+    made = conditions(row.experiment.delta)
     outcomes = dict(zip((c.name for c in made), (SUPPORTED, CONTRADICTED, INCONCLUSIVE, INCONCLUSIVE), strict=True))
     judged = experiments.Verdict("depends on the weather", "Depends on the weather: made up.", outcomes)
     rows = [
@@ -262,7 +262,7 @@ def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
         }
         bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_solid_capstyle() == "butt"]
         for bar, comparison in zip(bars, made, strict=False):
-            low, high = (float(value) * row.module.DELTA for value in bar.get_xdata())
+            low, high = (float(value) * row.experiment.delta for value in bar.get_xdata())
             assert (low, high) == pytest.approx((comparison.difference.low, comparison.difference.high))
         assert len(bars) == 3
         words = [text.get_text() for text in ax.texts]
@@ -274,8 +274,8 @@ def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
 
 def test_a_condition_without_a_value_has_a_row_of_dashes(results):
     row = scoreboard.row("gradients", results)
-    made = conditions(row.module.DELTA)
-    judged = experiments.verdict(made, row.module.DELTA)
+    made = conditions(row.experiment.delta)
+    judged = experiments.verdict(made, row.experiment.delta)
     text = scoreboard.details(dataclasses.replace(row, judged=judged, comparisons=made))
     assert "| diverged | – | – | inconclusive |" in text and "a seed has no value" in text
 

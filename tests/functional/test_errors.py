@@ -96,6 +96,10 @@ for name in GOOD:  # the kind of x, everywhere
     bad(name, {"x": X > 0}, TypeError, "x must be a float", "bool")
     bad(name, {"x": X.astype(complex)}, TypeError, "x must be a float", "complex128")
     bad(name, {"x": X.astype(object)}, TypeError, "x must be a float", "object")
+    for argument, given in GOOD[name]().items():  # a mask, of whatever argument
+        if isinstance(given, np.ndarray):
+            says = f"{argument} must be an array without a mask, got a masked array: give {argument}.filled(...)"
+            bad(name, {argument: np.ma.masked_array(given, given == given)}, TypeError, says)
 for name in ("batch_norm", "instance_norm", "layer_norm", "group_norm", "linear", "conv2d"):
     for parameter in ("running_mean", "running_var", "weight", "bias"):
         if parameter not in GOOD[name]():
@@ -180,6 +184,7 @@ bad("conv2d", {"weight": np.ones((2, 1, 3, 2))}, ValueError, "3 channels", "expe
 bad("conv2d", {"weight": np.ones((2, 3, 3))}, ValueError, "weight has shape (2, 3, 3), expected (F, C, kh, kw)")
 bad("conv2d", {"weight": np.ones((2, 3, 6, 2))}, ValueError, "6×2 kernel", "5×6", torch_too=True)
 bad("conv2d", {"weight": np.ones((2, 3, 3, 9)), "padding": 1}, ValueError, "3×9 kernel", "7×8", torch_too=True)
+bad("conv2d", {"weight": np.ones((0, 3, 3, 2)), "bias": None}, ValueError, "at least one filter", torch_too=True)
 bad("conv2d", {"weight": np.ones((2, 3, 0, 2))}, ValueError, "0×2 kernel", torch_too=True)
 for shape in ((4, 3, 5), (3,), (1, 4, 3, 5, 6)):
     bad("conv2d", {"x": np.ones(shape)}, ValueError, f"x has shape {shape}, expected (N, C, H, W)")
@@ -319,6 +324,8 @@ def test_bad_upstream_gradient(function):
         backward(np.ones(y.shape, np.float32), cache)
     with pytest.raises(TypeError, match="grad_y must be a float16, float32 or float64 array, got dtype int64"):
         backward(np.ones(y.shape, np.int64), cache)
+    with pytest.raises(TypeError, match="grad_y must be an array without a mask"):
+        backward(np.ma.masked_less(y, 0), cache)
 
 
 def test_bad_upstream_gradient_of_cross_entropy():
@@ -327,12 +334,12 @@ def test_bad_upstream_gradient_of_cross_entropy():
         _, cache = F.cross_entropy(**arguments | {"reduction": reduction})
         for shape in shapes:
             with pytest.raises(ValueError) as raised:
-                F.cross_entropy_backward(np.ones(shape), cache)
+                F.cross_entropy_backward(np.ones(shape), cache=cache)
             assert f"grad_y has shape {shape}, expected {(4,) if reduction == 'none' else ()}" in str(raised.value)
-    for wrong in (np.ones(4, np.float32), np.ones(4, int), [1.0] * 4, "a", None):
+    for wrong in (np.ones(4, np.float32), np.ones(4, int), np.ma.ones(4), [1.0] * 4, "a", None):
         with pytest.raises(TypeError, match="grad_y must be"):
-            F.cross_entropy_backward(wrong, cache)
-    with pytest.raises(TypeError, match="needs the cache"):
+            F.cross_entropy_backward(wrong, cache=cache)
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'cache'"):
         F.cross_entropy_backward(1.0)
 
 

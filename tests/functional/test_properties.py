@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bnbook import functional as F
 from bnbook import nn
+from bnbook.textbook import channel_axes, per_channel
 from tests.references import assert_agrees
 
 seeds = st.integers(0, 2**32 - 1)
@@ -26,14 +27,6 @@ def batches(draw, min_values=3, min_ndim=2):
     return rng.normal(draw(st.floats(-3, 3)), draw(st.floats(0.3, 3)), shape), rng
 
 
-def per_channel(v, x):
-    return v.reshape((1, -1) + (1,) * (x.ndim - 2))
-
-
-def axes_of(x):
-    return (0, *range(2, x.ndim))
-
-
 def train(x, weight=None, bias=None, eps=1e-5):
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
@@ -43,9 +36,9 @@ def test_output_has_mean_beta_and_variance_gamma_squared_one_minus_rho(drawn, ep
     x, rng = drawn
     weight, bias = rng.uniform(-2, 2, x.shape[1]), rng.normal(size=x.shape[1])
     y, _ = train(x, weight, bias, eps)
-    var = x.var(axes_of(x))
-    np.testing.assert_allclose(y.mean(axes_of(x)), bias, atol=1e-12)
-    np.testing.assert_allclose(y.var(axes_of(x)), weight**2 * (1 - eps / (var + eps)), atol=1e-12)
+    var = x.var(channel_axes(x))
+    np.testing.assert_allclose(y.mean(channel_axes(x)), bias, atol=1e-12)
+    np.testing.assert_allclose(y.var(channel_axes(x)), weight**2 * (1 - eps / (var + eps)), atol=1e-12)
 
 
 @given(batches(), eps_values, st.floats(-100, 100))
@@ -78,10 +71,10 @@ def test_gradients_sum_to_zero_and_x_hat_keeps_rho(drawn, eps):
     _, cache = train(x, weight, eps=eps)
     grad_x, grad_weight, _ = F.batch_norm_backward(g, cache)
     scale = np.abs(weight * cache.inv_std.ravel()).max() * np.abs(g).sum()
-    rho = eps / (x.var(axes_of(x)) + eps)
-    assert np.abs(grad_x.sum(axes_of(x))).max() <= 1e-12 * scale
+    rho = eps / (x.var(channel_axes(x)) + eps)
+    assert np.abs(grad_x.sum(channel_axes(x))).max() <= 1e-12 * scale
     expected = weight * cache.inv_std.ravel() * rho * grad_weight
-    assert np.abs((grad_x * cache.x_hat).sum(axes_of(x)) - expected).max() <= 1e-11 * scale
+    assert np.abs((grad_x * cache.x_hat).sum(channel_axes(x)) - expected).max() <= 1e-11 * scale
 
 
 @given(batches(), st.booleans(), st.floats(-3, 3))
@@ -218,7 +211,8 @@ def windows(draw):
 
 @given(windows(), seeds)
 def test_pooling_and_convolution_over_any_window(window, seed):
-    from tests.functional.test_operators import brute_force_convolution, brute_force_pooling
+    from tests.functional.test_convolution import brute_force_convolution
+    from tests.functional.test_pooling import brute_force_pooling
 
     size, kernel, stride, padding = window
     rng = np.random.default_rng(seed)

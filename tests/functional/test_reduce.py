@@ -10,8 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from bnbook.functional import _reduce as _threads
-from bnbook.functional import batch_norm, batch_norm_backward
+from bnbook.functional import _reduce, batch_norm, batch_norm_backward
 from bnbook.functional._reduce import in_parts
 from tests.references import NORMALIZATIONS, layouts
 
@@ -21,8 +20,8 @@ CHANNELS_APART = (0, 2, 3)  # the averaged axes of batch normalization
 @pytest.fixture
 def parts(monkeypatch):
     """A function that says how many parts an array is divided into, however small it is."""
-    monkeypatch.setattr(_threads, "PART", 1)
-    return lambda count: monkeypatch.setattr(_threads, "COUNT", count)
+    monkeypatch.setattr(_reduce, "PART", 1)
+    return lambda count: monkeypatch.setattr(_reduce, "COUNT", count)
 
 
 def assert_same_bits(run, x, grad_y, parts):
@@ -78,12 +77,12 @@ def names_of_threads(x, function=lambda *arrays: None) -> list[str]:
 
 
 def test_only_a_large_array_is_divided(monkeypatch):
-    monkeypatch.setattr(_threads, "COUNT", 2)
+    monkeypatch.setattr(_reduce, "COUNT", 2)
     main = threading.current_thread().name
     assert names_of_threads(np.zeros((8, 4, 100, 100), np.float32)) == [main]  # 1.3 MB
     assert len(set(names_of_threads(np.zeros((16, 4, 100, 100), np.float32)))) == 2  # 2.6 MB
     assert names_of_threads(np.zeros((64, 1, 100, 100), np.float32)) == [main]  # one channel
-    monkeypatch.setattr(_threads, "COUNT", 1)
+    monkeypatch.setattr(_reduce, "COUNT", 1)
     assert names_of_threads(np.zeros((16, 4, 100, 100), np.float32)) == [main]
 
 
@@ -153,8 +152,8 @@ def test_a_forked_process_has_threads_of_its_own(parts):
 @pytest.mark.parametrize("said, threads", [("3", 3), (" 4,2", 4), ("0", None), ("many", None), (None, None)])
 def test_the_environment_says_how_many_threads(said, threads, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    default = _threads._allowed()
+    default = _reduce._allowed()
     assert 1 <= default <= os.cpu_count()
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert _threads._allowed() == (threads or default)
+    assert _reduce._allowed() == (threads or default)

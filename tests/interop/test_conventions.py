@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tests.references  # noqa: F401  the profile of hypothesis
 from bnbook import interop, nn
 
 torch, onnx = pytest.importorskip("torch"), pytest.importorskip("onnx")

@@ -660,6 +660,6 @@ def test_the_loss_layer():
         loss, cache = F.cross_entropy(x, target, reduction=reduction)
         np.testing.assert_array_equal(layer(x, target), loss)
         np.testing.assert_array_equal(layer.backward(), F.cross_entropy_backward(cache=cache))
-        np.testing.assert_array_equal(layer.backward(0.5), F.cross_entropy_backward(0.5, cache))
+        np.testing.assert_array_equal(layer.backward(0.5), F.cross_entropy_backward(0.5, cache=cache))
     with pytest.raises(ValueError, match='reduction must be "mean", "sum" or "none", got \'avg\''):
         nn.CrossEntropyLoss(reduction="avg")

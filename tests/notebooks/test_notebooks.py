@@ -43,6 +43,7 @@ def test_list_of_cells_that_are_not_compared(capsys: pytest.CaptureFixture) -> N
         print("", *lines, sep="\n")
 
 
+@pytest.mark.long(seconds=50)
 @every_notebook
 def test_student_version(path: Path) -> None:
     """Without solutions: nothing given away, and every check runs and says "not attempted".

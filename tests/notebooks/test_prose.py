@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nb as tool
-import nb_guards as guards
+import nb_prose as prose
 import pytest
 
 PAGES = sorted(
@@ -17,13 +17,13 @@ PAGES = sorted(
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_pages(path: Path) -> None:
-    problems = guards.check_page(path)
+    problems = prose.check_page(path)
     assert not problems, "\n".join([f"{path.name}:", *problems])
 
 
 @pytest.mark.parametrize("path", tool.notebooks(), ids=lambda path: path.name)
 def test_notebooks(path: Path) -> None:
-    problems = list(guards.check_words(tool.read(path)))
+    problems = list(prose.check_words(tool.read(path)))
     assert not problems, "\n".join([f"{path.name}:", *problems])
 
 
@@ -51,7 +51,7 @@ def test_notebooks(path: Path) -> None:
     ],
 )
 def test_lint_finds(text: str, found: list[str]) -> None:
-    assert sorted(number for _, number in guards.prose_problems(text)) == sorted(found)
+    assert sorted(number for _, number in prose.prose_problems(text)) == sorted(found)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_lint_finds(text: str, found: list[str]) -> None:
     ],
 )
 def test_lint_accepts(text: str) -> None:
-    assert guards.prose_problems(text) == []
+    assert prose.prose_problems(text) == []
 
 
 def test_lint_gives_the_line() -> None:
-    assert guards.prose_problems("$$\na\n$$\n\n```{note}\nis 1.5\n```") == [(6, "1.5")]
+    assert prose.prose_problems("$$\na\n$$\n\n```{note}\nis 1.5\n```") == [(6, "1.5")]

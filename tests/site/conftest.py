@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +16,23 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the book's pages, built from nothing with every warning an error."""
-    out = tmp_path_factory.mktemp("book")
+    """The folder of the book's pages, built from nothing with every warning an error; once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    out.mkdir(exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        said = out / "said"
+        if not said.exists():
+            said.write_text(_build(out), encoding="utf-8")
+    if said.read_text(encoding="utf-8"):
+        pytest.fail(f"the book does not build:\n{said.read_text(encoding='utf-8')[-4000:]}", pytrace=False)
+    return out / "_build" / "html"
+
+
+def _build(out: Path) -> str:
+    """Build the pages in a folder; what is wrong with them, or nothing."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
     command += ["--path-output", str(out), "-W", "--keep-going", "--quiet"]
-    build = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
-    if build.returncode:
-        pytest.fail(f"the book does not build:\n{build.stderr[-4000:]}", pytrace=False)
-    return out / "_build" / "html"
+    build = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1200)
+    return build.stderr or f"exit status {build.returncode}" if build.returncode else ""

@@ -8,6 +8,7 @@ import re
 import book_images
 import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
 matplotlib.use("Agg")
@@ -49,6 +50,7 @@ def test_transparency_becomes_white():
     assert (pixels(book_images.lighter(png.getvalue())) == 255).all()
 
 
+@pytest.mark.long
 def test_a_formula_keeps_its_full_stop(site):
     text = (site / "book/02_forward.html").read_text()
     assert re.search(r'<span class="nobreak"><span class="math[^>]*>.*?</span>[.,]</span>', text)

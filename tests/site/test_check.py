@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import book_check
 import book_katex
-import check_python
 import pytest
+import yaml
+from sphinx.util.matching import Matcher
 
 from tests.site.conftest import ROOT
 
@@ -129,20 +131,14 @@ def test_katex_refuses(tex: str) -> None:
         book_katex.render(tex, display=True)
 
 
-@pytest.mark.parametrize(
-    ("version", "has_venv", "said"),
-    [
-        ((3, 10, 4), True, "3.11 to 3.13, and this one is 3.10"),
-        ((3, 14, 0), True, "this one is 3.14"),
-        ((2, 7, 18), True, "this one is 2.7"),
-        ((3, 12, 1), False, "apt-get install python3.12-venv"),
-    ],
-)
-def test_a_python_that_will_not_do_is_named_in_one_line(version: tuple, has_venv: bool, said: str) -> None:
-    line = check_python.problem(version, has_venv)
-    assert said in line and "\n" not in line
-
-
-@pytest.mark.parametrize("minor", [11, 12, 13])
-def test_a_python_that_will_do(minor: int) -> None:
-    assert check_python.problem((3, minor, 0), True) is None
+def test_what_is_not_in_the_contents_is_excluded_by_name() -> None:
+    """Its extension looks for such files with a pattern of the folder's path, in which "[" and "]" find nothing."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    excluded = Matcher(["_build", *config["exclude_patterns"]])
+    documents = set(book_check.documents_of_toc(ROOT / "_toc.yml"))
+    left = []
+    for folder, folders, files in os.walk(ROOT):
+        here = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if not excluded(str(here / name)) and not excluded(f"{here / name}/x")]
+        left += [str(here / name) for name in files if name.endswith((".md", ".ipynb", ".rst"))]
+    assert [name for name in left if name.rpartition(".")[0] not in documents and not excluded(name)] == []

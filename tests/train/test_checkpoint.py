@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import zipfile
@@ -174,9 +175,29 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=r"checkpoint\.pt could not be written \(No space left on device\)"):
             checkpoint.save(tmp_path, {"epoch": 9})
     assert (tmp_path / checkpoint.NAME).read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == [checkpoint.NAME, "lock"]
+
+
+def test_a_limit_of_file_sizes_names_the_file_and_leaves_the_last_checkpoint(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / checkpoint.NAME).write_bytes(b"last")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint\.pt could not be written \(File too large\)"):
+            checkpoint.save(tmp_path, {"weights": np.zeros(1000).tolist()})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / checkpoint.NAME).read_bytes() == b"last" and os.listdir(tmp_path) == [checkpoint.NAME]
+
+
+def test_a_checkpoint_needs_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint must name a folder, got ''"):
+        quiet(checkpoint="")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
-"""`python -m bnbook.train`: the command, its report, and the ladder."""
+"""`python -m bnbook.train`: the command and its report."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shlex
@@ -16,8 +15,7 @@ import pytest
 import torch
 
 from bnbook import data
-from bnbook.experiments.studies import ladder
-from bnbook.train import Settings, checkpoint, describe, report, settings, train, update
+from bnbook.train import Settings, checkpoint, describe, report, settings, update
 from bnbook.train import __main__ as command
 from tests.train.training import ROOT, SMALL, TINY, equal, few_images_are_scored, load_anew, quiet, run, tensors  # noqa: F401
 
@@ -46,86 +44,9 @@ def test_seconds_to_an_accuracy_are_those_of_the_first_row_that_reaches_it():
     assert report._seconds_to(replace(result, history=rows[:1])) == {"0.85": None, "0.9": None}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "book" / "results").glob("train_*.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "book" / "results").glob("torch_*.json")), ids=lambda p: p.name)
 def test_the_committed_reports_are_whole(path):
     assert report.problem(json.loads(path.read_text())) is None
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "book" / "results").glob("ladder_*.jsonl")), ids=lambda p: p.name)
-def test_the_committed_ladders_are_whole(path):
-    assert ladder.read(path)
-
-
-# --- the ladder -------------------------------------------------------------------------------------------------------
-
-
-def test_each_rung_changes_what_it_says_and_nothing_else(monkeypatch):
-    monkeypatch.setattr(ladder, "find_device", lambda name: "cuda")
-    made = {rung: ladder.settings(rung, "batch", 1, {}) for rung in ladder.RUNGS}
-    assert (made["baseline"].loader, made["baseline"].batch_size, made["baseline"].workers) == ("dataloader", 64, 4)
-    assert (made["baseline"].data, made["baseline"].evaluate, made["baseline"].seed) == ("full", "test", 1)
-    steps = list(made.values())
-    changed = [
-        {f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)} for a, b in itertools.pairwise(steps)
-    ]
-    assert changed == [{"loader"}, {"capture"}, {"precision", "memory_format"}, {"compile"}, {"batch_size", "lr"}]
-    with pytest.raises(ValueError, match=r"rungs must be among 'baseline', .*, got 'rocket'"):
-        ladder.settings("rocket", "batch", 0, {})
-
-
-GIVEN = {
-    "data": "subset",
-    "train_images": 640,
-    "epochs": 1,
-    "workers": 0,
-    "threads": 1,
-    "device": "cpu",
-    "model": "mlp",
-}
-
-
-def test_the_ladder_on_a_cpu(tmp_path, capsys, monkeypatch):
-    """As far as it exists here; what was finished is not run again, and what is missing is named."""
-    rungs = ("baseline", "device", "captured", "bfloat16")
-    assert ladder.climb(tmp_path, rungs=rungs, seeds=1, given=GIVEN, command="climb", progress=False)
-    out = capsys.readouterr().out
-    assert out.count("captured, norm batch, seed 0: skipped, capture 'graph' needs device 'cuda'") == 1
-    rows = ladder.read(tmp_path / "ladder_cpu.jsonl")
-    assert [(row["rung"], row["settings"]["norm"]) for row in rows] == [
-        (rung, norm) for rung in ("baseline", "device", "bfloat16") for norm in ("batch", "none")
-    ]
-    by_rung = {(row["rung"], row["settings"]["norm"]): row for row in rows}
-    for norm in ladder.NORMS:
-        baseline, device = by_rung["baseline", norm], by_rung["device", norm]
-        assert baseline["final"] == device["final"]  # the same updates with the same batches
-        assert len(device["history"]) == 4 and device["seconds_to"]["split"] == "test"
-        assert by_rung["bfloat16", norm]["settings"]["capture"] == "none"
-        assert baseline["provenance"]["command"] == "climb" and report.problem(baseline) is None
-    before = (tmp_path / "ladder_cpu.jsonl").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(ladder, "train", lambda *a, **k: pytest.fail("a finished run is run again"))
-        assert ladder.climb(tmp_path, rungs=rungs, seeds=1, given=GIVEN, progress=False)
-    assert (tmp_path / "ladder_cpu.jsonl").read_bytes() == before
-    assert capsys.readouterr().out.count("is there") == 6
-    ladder.climb(tmp_path, rungs=["device"], norms=["none"], seeds=2, given=GIVEN, progress=False)
-    ladder.climb(tmp_path, rungs=["device"], norms=["none"], seeds=1, given=GIVEN | {"epochs": 2}, progress=False)
-    rows = ladder.read(tmp_path / "ladder_cpu.jsonl")
-    assert [(row["settings"]["seed"], row["settings"]["epochs"]) for row in rows[6:]] == [(1, 1), (0, 2)]
-
-
-def test_a_rung_that_fails_leaves_no_row_and_the_others_go_on(tmp_path, capsys, monkeypatch):
-    def failing(wanted, **options):
-        if wanted.loader == "dataloader":
-            raise RuntimeError("CUDA error: an illegal memory access")
-        return train(wanted, **options)
-
-    monkeypatch.setattr(ladder, "train", failing)
-    assert not ladder.climb(
-        tmp_path, rungs=("baseline", "device"), norms=["none"], seeds=1, given=GIVEN, progress=False
-    )
-    printed = capsys.readouterr()
-    assert "illegal memory access" in printed.err and "baseline, norm none, seed 0: failed" in printed.out
-    assert [row["rung"] for row in ladder.read(tmp_path / "ladder_cpu.jsonl")] == ["device"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -150,23 +71,12 @@ def test_a_rung_that_fails_leaves_no_row_and_the_others_go_on(tmp_path, capsys, 
         ("--out {file}/x.json", 1, "x.json cannot be written (File exists): name another file with --out"),
         ("--out {file}", 1, "exists: delete it, or name another file with --out"),
         ("--out .", 1, "train: . is not a file: name another one with --out"),
+        ("--out ''", 2, "argument --out: needs a name, got ''"),
+        ("--checkpoint ''", 2, "argument --checkpoint: needs a name, got ''"),
+        # with ".partial" behind it, while it is written, the second is too long as well
+        ("--out {file}-" + 252 * "x" + ".json", 1, "cannot be written (File name too long): name another file"),
+        ("--out {file}-" + 240 * "x" + ".json", 1, "cannot be written (File name too long): name another file"),
         ("--seed 99999999999999999999", 2, "seed must be less than 2**63, got 99999999999999999999"),
-        ("--rungs baseline", 2, "--rungs belongs to the ladder: give --ladder with it"),
-        ("--ladder --norm none", 2, "--norm does not go with --ladder: it has --norms and --seeds"),
-        ("--ladder --checkpoint x", 2, "--checkpoint does not go with --ladder"),
-        ("--ladder --rungs moon --out {folder}", 2, "rungs must be among 'baseline', 'device'"),
-        (
-            "--ladder --norms moon --out {folder}",
-            2,
-            "norm must be one of 'batch', 'none', 'layer', 'group', got 'moon'",
-        ),
-        (
-            "--ladder --compile --precision bfloat16 --out {folder}",
-            2,
-            "precision, compile cannot be given: in loader, ",
-        ),
-        ("--ladder --data subset --out {file}", 1, "/ladder_cpu.jsonl cannot be written (File exists): name another"),
-        ("--ladder --seeds 0 --out {folder}", 2, "--seeds must be at least 1, got 0"),
     ],
 )
 def test_a_bad_command_is_answered_in_one_line(arguments, status, message, tmp_path, capsys):
@@ -175,6 +85,20 @@ def test_a_bad_command_is_answered_in_one_line(arguments, status, message, tmp_p
     got, out, error = run(arguments.format(file=file, folder=folder), capsys)
     assert got == status and message in error and error.startswith("train: ") and error.count("\n") == 1, error
     assert out == "" and file.read_text() == "{}" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "²"])
+def test_an_environment_that_torchrun_would_not_set_is_answered_in_one_line(name, value, capsys, monkeypatch):
+    monkeypatch.setenv(name, value)
+    status, out, error = run(TINY, capsys)
+    assert (status, out) == (2, "") and error.count("\n") == 1, error
+    assert f"{name} must be a whole number of at least {int(name == 'WORLD_SIZE')}, got {value!r}" in error
+
+
+def test_no_process_is_no_number_of_processes(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert "WORLD_SIZE must be a whole number of at least 1, got '0'" in run(TINY, capsys)[2]
 
 
 def test_a_bad_command_makes_no_folder(tmp_path, capsys):
@@ -210,6 +134,35 @@ def test_the_command_writes_what_the_run_was(tmp_path, capsys):
     assert os.listdir(out.parent) == ["run.json"]
 
 
+@pytest.mark.parametrize("name", ["café.json", "caf\udce9.json"], ids=["another language", "no text"])
+def test_a_name_that_is_no_ascii_is_written_and_resumed(name, tmp_path, capsys):
+    """The second is of bytes that are no text where this runs: those of another locale."""
+    arguments = f"{TINY} --epochs 1 --checkpoint {tmp_path / 'c'} --out {tmp_path / name}"
+    assert run(arguments, capsys)[0] == 0
+    row = json.loads((tmp_path / name).read_bytes())
+    assert row["provenance"]["command"] == shlex.join(["python", "-m", "bnbook.train", *shlex.split(arguments)])
+    assert run(f"{arguments} --resume", capsys)[0] == 0
+
+
+def test_a_result_that_cannot_be_written_is_shown(tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(f"{path} could not be written (No space left on device)")
+
+    monkeypatch.setattr(command, "write_atomically", full)
+    status, shown, error = run(f"{TINY} --epochs 1 --out {tmp_path / 'a.json'}", capsys)
+    assert status == 1 and "a.json could not be written (No space left on device)" in error
+    assert "\ntest accuracy " in shown
+
+
+@pytest.mark.parametrize("program", ["train", "experiments"])
+def test_help_is_shown_on_a_terminal_without_the_letters(program):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, "-m", f"bnbook.{program}", "--help"], capture_output=True, env=environment, check=True
+    )
+    assert shown.stdout.isascii() and b"usage: " in shown.stdout
+
+
 def test_a_report_without_a_name_goes_to_the_results(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(f"{TINY} --norm none --seed 2 --report", capsys)[0] == 0
@@ -225,7 +178,7 @@ def test_resume_without_a_checkpoint_begins_and_says_so(tmp_path, capsys):
 def test_help_explains_every_setting(capsys):
     status, out, _ = run("--help", capsys)
     assert status == 0
-    for option in [f.name.replace("_", "-") for f in fields(Settings)] + ["checkpoint", "resume", "out", "ladder"]:
+    for option in [f.name.replace("_", "-") for f in fields(Settings)] + ["checkpoint", "resume", "out"]:
         assert f"--{option}" in out
     for name, words in settings.WORDS.items():
         assert all(word in out for word in words), name

@@ -14,6 +14,8 @@ import torch
 from bnbook.train import checkpoint
 from tests.train.training import ROOT, TINY, equal, few_images_are_scored, run  # noqa: F401
 
+pytestmark = pytest.mark.long(seconds=30)
+
 TOLERANCE = 1e-5  # of float32 weights after some updates: the gradient is the same sum in another order
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ... import textbook
 from ..exercises import Wrong, checker, same
 
 
@@ -36,7 +37,7 @@ def without_start(answer, rng) -> None:
 def update(answer, rng) -> None:
     """`answer(layer, x)` does to the running statistics of a layer what its training forward does."""
     for shape in ((7, 3), (2, 4), (5, 2, 4), (4, 3, 5, 6)):
-        axes, channels = tuple(a for a in range(len(shape)) if a != 1), shape[1]
+        channels = shape[1]
         for momentum in (0.1, float(rng.uniform(0.2, 0.9)), None):
             batches = [rng.normal(rng.normal() * 3, rng.uniform(0.5, 3), shape) for _ in range(4)]
             mean, var = rng.normal(size=channels), rng.uniform(0.5, 2, channels)
@@ -52,8 +53,7 @@ def update(answer, rng) -> None:
             for k, x in enumerate(batches, start=1):
                 answer(layer, x)
                 share = 1 / k if momentum is None else momentum
-                mean = (1 - share) * mean + share * x.mean(axes)
-                var = (1 - share) * var + share * x.var(axes, ddof=1)
+                mean, var = textbook.updated(mean, var, *textbook.statistics(x), x.size // channels, share)
                 shown = "None" if momentum is None else f"{momentum:.3g}"
                 where = f"after batch {k} of shape {shape} with momentum={shown}"
                 same(layer.running_mean, mean, f"running_mean {where}", hint="momentum is the weight of the new value.")

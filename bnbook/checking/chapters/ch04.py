@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ... import textbook
 from ..exercises import Wrong, checker, same
 from ..numeric import numeric_gradient
 
@@ -48,14 +49,12 @@ def dx(answer, rng) -> None:
     """`answer(grad_y, x, weight, eps)` is the input gradient in training for (N, C) and (N, C, *)."""
     for shape in ((6, 2), (3, 2, 4), (3, 2, 2, 4), (2, 3, 2, 1, 4)):
         per_channel = (1, -1) + (1,) * (len(shape) - 2)
-        axes = (0, *range(2, len(shape)))
         x = rng.normal(rng.normal(0, 2, shape[1]).reshape(per_channel), rng.uniform(0.5, 2), shape)
         weight, g = rng.uniform(0.5, 2, shape[1]) * rng.choice([-1, 1], shape[1]), rng.normal(size=shape) + rng.normal()
         eps = 10 ** rng.uniform(-2, 0)
 
-        def forward(x, weight=weight, eps=eps, axes=axes, per_channel=per_channel):
-            mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-            return weight.reshape(per_channel) * (x - mean) / np.sqrt(var + eps)
+        def forward(x, weight=weight, eps=eps):
+            return textbook.forward(x, *textbook.statistics(x), weight, 0 * weight, eps)[0]
 
         same(
             answer(g, x, weight, eps),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ... import textbook
+from ...textbook import per_channel
 from ..exercises import Wrong, checker, same
 
 Array = np.ndarray
@@ -12,18 +14,10 @@ SHAPES = ((7, 3), (5, 2, 4), (4, 3, 5, 6), (2, 3, 4, 2, 5))
 STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def _axes(x: Array) -> tuple[int, ...]:
-    return (0, *range(2, x.ndim))
-
-
-def _per_channel(values: Array, x: Array) -> Array:
-    return values.reshape((1, -1) + (1,) * (x.ndim - 2))
-
-
 def _batch(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Values with another mean and another spread in every channel."""
     x = rng.normal(size=shape)
-    return x * _per_channel(rng.uniform(0.5, 3, shape[1]), x) + _per_channel(rng.normal(0, 2, shape[1]), x)
+    return x * per_channel(rng.uniform(0.5, 3, shape[1]), x) + per_channel(rng.normal(0, 2, shape[1]), x)
 
 
 def _parts(got: object, count: int, names: str) -> tuple:
@@ -42,9 +36,9 @@ def statistics(answer, rng) -> None:
     """`answer(x)` is (mean, var) of every channel, both (C,)."""
     for shape in SHAPES:
         x = _batch(rng, shape)
-        mean, var = _parts(answer(x), 2, "mean and var")
-        same(mean, x.mean(_axes(x)), f"The mean for x of shape {shape}", hint="Average over all axes but the second.")
-        same(var, x.var(_axes(x)), f"The variance for x of shape {shape}", hint="Divide by m, not by m − 1.")
+        got, right = _parts(answer(x), 2, "mean and var"), textbook.statistics(x)
+        same(got[0], right[0], f"The mean for x of shape {shape}", hint="Average over all axes but the second.")
+        same(got[1], right[1], f"The variance for x of shape {shape}", hint="Divide by m, not by m − 1.")
 
 
 @checker("ch05.forward")
@@ -54,13 +48,12 @@ def forward(answer, rng) -> None:
         x, (mean, bias) = _batch(rng, shape), rng.normal(size=(2, shape[1]))
         var, weight = rng.uniform(0.2, 3, shape[1]), rng.normal(size=shape[1])
         eps = 10 ** rng.uniform(-4, 0)
-        inv_std = 1 / np.sqrt(var + eps)
-        x_hat = (x - _per_channel(mean, x)) * _per_channel(inv_std, x)
+        right_y, x_hat, inv_std = textbook.forward(x, mean, var, weight, bias, eps)
         y, got_x_hat, got_inv_std = _parts(answer(x, mean, var, weight, bias, eps), 3, "y, x_hat and inv_std")
         for_x = f"for x of shape {shape} and ε = {eps:.3g}"
         same(np.ravel(got_inv_std), inv_std, f"inv_std {for_x}", hint="ε stands inside the root.")
         same(got_x_hat, x_hat, f"x_hat {for_x}", hint="Use the mean and the variance you are given.")
-        same(y, _per_channel(weight, x) * x_hat + _per_channel(bias, x), f"y {for_x}")
+        same(y, right_y, f"y {for_x}")
 
 
 @checker("ch05.update")
@@ -76,27 +69,20 @@ def update(answer, rng) -> None:
             answer(running_mean, running_var, mean, var, m, momentum, count), 2, "running_mean and running_var"
         )
         case = f"for m = {m}, momentum = {momentum and round(momentum, 3)} and count = {count}"
+        right = textbook.updated(running_mean, running_var, mean, var, m, a)
         hint = "With momentum None every batch has the same weight, this one included." if momentum is None else ""
         same(
             got_mean,
-            (1 - a) * running_mean + a * mean,
+            right[0],
             f"The running mean {case}",
             hint=hint or "momentum is the weight of the new value.",
         )
         same(
             got_var,
-            (1 - a) * running_var + a * var * m / (m - 1),
+            right[1],
             f"The running variance {case}",
             hint="The new value is the unbiased variance.",
         )
-
-
-def _gradients(g: Array, x_hat: Array, inv_std: Array, weight: Array, training: bool) -> tuple[Array, Array, Array]:
-    axes = _axes(g)
-    grad_x = g
-    if training:
-        grad_x = g - g.mean(axes, keepdims=True) - x_hat * (g * x_hat).mean(axes, keepdims=True)
-    return grad_x * _per_channel(weight * inv_std, g), (g * x_hat).sum(axes), g.sum(axes)
 
 
 @checker("ch05.backward")
@@ -105,50 +91,41 @@ def backward(answer, rng) -> None:
     for shape in SHAPES:
         for training in (True, False):
             x, g = _batch(rng, shape), rng.normal(size=shape) + rng.normal()
-            mean, var = x.mean(_axes(x)), x.var(_axes(x))
+            mean, var = textbook.statistics(x)
             if not training:  # running statistics are not those of the batch
                 mean, var = mean + rng.normal(size=mean.shape), var * rng.uniform(0.5, 2, var.shape)
-            weight, inv_std = rng.normal(size=shape[1]), 1 / np.sqrt(var + 10 ** rng.uniform(-3, 0))
-            x_hat = (x - _per_channel(mean, x)) * _per_channel(inv_std, x)
+            weight, eps = rng.normal(size=shape[1]), 10 ** rng.uniform(-3, 0)
+            _, x_hat, inv_std = textbook.forward(x, mean, var, weight, 0 * weight, eps)
             got = _parts(answer(g, x_hat, inv_std, weight, training), 3, "grad_x, grad_weight and grad_bias")
-            expected = _gradients(g, x_hat, inv_std, weight, training)
+            expected = textbook.backward(g, x_hat, inv_std, weight, training)
             mode = "training" if training else "evaluation"
             for name, value, right in zip(("grad_x", "grad_weight", "grad_bias"), got, expected, strict=True):
                 hint = "In evaluation the statistics are constants." if name == "grad_x" and not training else ""
                 same(value, right, f"{name} in {mode} for x of shape {shape}", hint=hint)
 
 
-class Layer:
-    """The layer of the chapter; a `fault` is one of `FAULTS`, and "correct" is none."""
+class Layer(textbook.BatchNorm):
+    """The layer of the chapter, with a state; a `fault` is one of `FAULTS`, and "correct" is none."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, fault: str = "correct"):
-        self.weight, self.bias = np.ones(num_features), np.zeros(num_features)
-        self.running_mean, self.running_var = np.zeros(num_features), np.ones(num_features)
-        self.num_batches_tracked = np.array(0)
-        self.eps, self.momentum, self.training, self._fault = eps, momentum, True, fault
+        super().__init__(num_features, eps, momentum)
+        self._fault = fault
+        if fault == "momentum reversed" and momentum is not None:
+            self.momentum = 1 - momentum
 
     def forward(self, x: Array) -> Array:
-        m = x.size // x.shape[1]
-        mean, var = self.running_mean.copy(), self.running_var.copy()
-        if self.training:
-            mean, var = x.mean(_axes(x)), x.var(_axes(x))
-        if self.training or self._fault == "updates in evaluation":
-            self.num_batches_tracked += 1
-            a = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            a = 1 - a if self._fault == "momentum reversed" else a
-            bessel = 1 if self._fault == "biased variance" else m / (m - 1)
-            self.running_mean += a * (x.mean(_axes(x)) - self.running_mean)
-            self.running_var += a * (bessel * x.var(_axes(x)) - self.running_var)
-        inv_std = 1 / np.sqrt(var + self.eps)
-        x_hat = (x - _per_channel(mean, x)) * _per_channel(inv_std, x)
-        self._cache = x_hat, inv_std, self.training
-        return _per_channel(self.weight, x) * x_hat + _per_channel(self.bias, x)
+        y = super().forward(x)
+        if not self.training and self._fault == "updates in evaluation":
+            self.update(*textbook.statistics(x), x.size // x.shape[1])
+        return y
+
+    def update(self, mean: Array, var: Array, m: int) -> None:
+        super().update(mean, var * (m - 1) / m if self._fault == "biased variance" else var, m)
 
     def backward(self, g: Array) -> Array:
-        x_hat, inv_std, training = self._cache
-        training = training or self._fault == "backward ignores the mode"
-        grad_x, self.grad_weight, self.grad_bias = _gradients(g, x_hat, inv_std, self.weight, training)
-        return grad_x
+        if self._fault == "backward ignores the mode":
+            self.cache = *self.cache[:-1], True
+        return super().backward(g)
 
     def state_dict(self) -> dict[str, Array]:
         names = STATE[:2] if self._fault == "buffers not saved" else STATE
@@ -264,11 +241,10 @@ def from_output(answer, rng) -> None:
         x = _batch(rng, (int(rng.integers(3, 12)), 4))
         g, bias = rng.normal(size=x.shape) + rng.normal(), rng.normal(size=4)
         weight = rng.uniform(0.3, 2, 4) * rng.choice([-1, 1], 4)
-        inv_std = 1 / np.sqrt(x.var(0) + 10 ** rng.uniform(-4, 0))
-        x_hat = (x - x.mean(0)) * inv_std
-        expected = _gradients(g, x_hat, inv_std, weight, True)[0]
+        y, x_hat, inv_std = textbook.forward(x, *textbook.statistics(x), weight, bias, 10 ** rng.uniform(-4, 0))
+        expected = textbook.backward(g, x_hat, inv_std, weight, True)[0]
         same(
-            answer(g, weight * x_hat + bias, weight, bias, inv_std),
+            answer(g, y, weight, bias, inv_std),
             expected,
             f"grad_x for a batch of shape {x.shape}",
             tol=1e-7,

@@ -94,24 +94,29 @@ def overturn(answer, rng) -> None:
         raise Wrong(f"{error}.") from None
     if not here.comparisons:
         raise Wrong(f"There is no verdict to overturn: {here.sentence}")
-    module, conditions, delta, planned = here.module, here.comparisons, here.module.DELTA, here.module.SEEDS
+    experiment, conditions, delta, planned = (
+        here.experiment,
+        here.comparisons,
+        here.experiment.delta,
+        here.experiment.seeds,
+    )
     value = change["delta" if "delta" in keys else "seeds"]
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise Wrong(f"The change must be a number, got {value!r}.")
     if "delta" in keys:
-        if not module.DELTA / FARTHEST <= value <= module.DELTA * FARTHEST or value == module.DELTA:
+        if not experiment.delta / FARTHEST <= value <= experiment.delta * FARTHEST or value == experiment.delta:
             raise Wrong(
-                f"δ must be another one than {module.DELTA:g}, at most {FARTHEST} times larger or smaller,"
+                f"δ must be another one than {experiment.delta:g}, at most {FARTHEST} times larger or smaller,"
                 f" got {value:g}."
             )
         delta = float(value)
     else:
-        if value != int(value) or not 2 <= value < module.SEEDS:
-            raise Wrong(f"seeds must be a whole number from 2 to {module.SEEDS - 1}, got {value:g}.")
+        if value != int(value) or not 2 <= value < experiment.seeds:
+            raise Wrong(f"seeds must be a whole number from 2 to {experiment.seeds - 1}, got {value:g}.")
         rows, planned = load(change["name"]), int(value)
         kept = sorted({row["seed"] for row in rows})[:planned]
-        conditions = module.comparisons([row for row in rows if row["seed"] in kept])
-    other = verdict(conditions, delta, planned=planned, needs_more=module.NEEDS_MORE, factor=module.FACTOR)
+        conditions = experiment.comparisons([row for row in rows if row["seed"] in kept])
+    other = verdict(conditions, delta, planned=planned, needs_more=experiment.needs_more, factor=experiment.factor)
     if other.word == here.word:
         raise Wrong(f"The verdict is still {other.word!r}.")
 

@@ -1,4 +1,4 @@
-"""The experiments that there are, and their results files: a schema, reading, and what the pages make of the rows."""
+"""The experiments and studies that there are, and their rows: the schema, reading, and what the pages make of them."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ import json
 import math
 import pkgutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import rows as files
-from .rows import ResultsError
-from .statistics import INCONCLUSIVE, Incomplete, Verdict, verdict
+from . import bits
+from .rows import ResultsError, Rows
+from .statistics import Comparison, Incomplete
+from .verdict import Verdict, verdict
+from .words import INCONCLUSIVE, duration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CLAIMS = "bnbook.experiments.claims"
+STUDIES = "bnbook.experiments.studies"
 BOOK = Path(__file__).parents[3] / "book"
 RESULTS = (BOOK if BOOK.is_dir() else Path("book")) / "results"
 
-NEEDED = "QUESTION CLAIM SOURCE CHAPTER VERSION DATASET NETWORK STEPS grid run comparisons figure".split()
-DEFAULTS = {
-    "METRIC": "test_accuracy",
-    "DELTA": 0.005,
-    "SEEDS": 5,
-    "CHANCE": 0.1,
-    "NEEDS_MORE": True,
-    "FACTOR": "the condition",
-}
-OF_THE_ROWS = "VERSION SEEDS CHANCE DATASET NETWORK STEPS grid run".split()  # what a module with ROWS takes from there
 FIELDS = {
     "experiment": str,
     "version": int,
     "setting": dict,
     "seed": int,
     "diverged": bool,
-    "seconds": int | float,
+    "seconds": int | float | None,  # None where it was not recorded
     "provenance": dict,
 }
 
@@ -46,66 +42,141 @@ Task = tuple[dict, int]  # a setting and a seed
 # The experiments
 
 
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is measured but answers no claim: the constants and functions of its module, under their names."""
+
+    name: str
+    rows_of: str  # the name of that whose rows it reads: its own, or what ROWS says
+    question: str
+    chapter: int
+    version: int
+    grid: Callable[..., list[dict]]
+    run: Callable[[dict, int], dict]
+    dataset: str = ""
+    network: str = ""
+    steps: int | None = None
+    metric: str | None = None
+    seeds: int = 5
+    chance: float | None = 0.1
+
+    def settings(self, quick: bool = False) -> list[dict]:
+        """The settings of the grid.
+
+        Raises:
+            ValueError: a setting that is not flat, has other names than the first, or comes twice.
+        """
+        grid = self.grid(quick=quick)
+        seen = set()
+        for setting in grid:
+            for name, value in setting.items():
+                if not (value is None or isinstance(value, str | int | float)) or value != value:
+                    raise ValueError(f"grid() must hold strings, numbers, booleans and None, got {name!r}: {value!r}")
+            if setting.keys() != grid[0].keys():
+                raise ValueError(f"grid() must give every setting the same names, got {setting} after {grid[0]}")
+            if key(self.version, setting, 0) in seen:
+                raise ValueError(f"grid() must give every setting once, got {setting} twice")
+            seen.add(key(self.version, setting, 0))
+        return grid
+
+    def problem(self, row: Mapping) -> str | None:
+        """What is wrong with a row, or None: the schema of results files."""
+        for field, kind in FIELDS.items():
+            if field not in row:
+                return f"has no {field}"
+            if not isinstance(row[field], kind) or (isinstance(row[field], bool) and kind is not bool):
+                return f"has a {field} of the wrong kind: {row[field]!r}"
+        if row["experiment"] != self.name:
+            return f"is a row of the experiment {row['experiment']!r}, not of {self.name!r}"
+        if row["version"] != self.version:
+            return None  # what it measured is that version's affair
+        if any(isinstance(value, list | dict) for value in row["setting"].values()):
+            return "has a setting that is not flat"
+        if absent := {"command", "commit", "date"} - row["provenance"].keys():
+            return f"has a provenance without {', '.join(sorted(absent))}"
+        return _problem_of_metric(row, self.metric) or _problem_of_bits(row)
+
+    def file(self, results: str | Path = RESULTS, quick: bool = False) -> Path:
+        """The results file; that of quick runs lies in a folder of its own."""
+        return Path(results) / ("quick" if quick else "") / f"{self.rows_of}.jsonl"
+
+    def rows(self, path: Path) -> Rows:
+        """The rows of a results file of this study."""
+        return Rows(path, row_key, self.problem, self.version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Study):
+    """A measured claim: `bnbook.experiments` says what its constants and functions mean."""
+
+    claim: str
+    source: str
+    comparisons: Callable[[list[dict]], list[Comparison]]
+    figure: Callable[[list[dict]], Figure]
+    metric: str = "test_accuracy"
+    delta: float = 0.005
+    needs_more: bool = True
+    factor: str | tuple[str, ...] = "the condition"
+
+
+NEEDED = {
+    Experiment: "QUESTION CLAIM SOURCE CHAPTER VERSION DATASET NETWORK STEPS grid run comparisons figure".split(),
+    Study: "QUESTION CHAPTER VERSION grid run".split(),
+}
+OF_THE_ROWS = (
+    "version seeds chance dataset network steps grid run".split()
+)  # what a claim on other rows takes from there
+
+
 def names() -> list[str]:
-    """The names of all experiments, in the order of the alphabet."""
-    path = importlib.import_module(CLAIMS).__path__
+    """The names of all experiments that answer a claim, in the order of the alphabet."""
+    return _names(CLAIMS)
+
+
+def study_names() -> list[str]:
+    """The names of all studies, in the order of the alphabet."""
+    return _names(STUDIES)
+
+
+def _names(package: str) -> list[str]:
+    path = importlib.import_module(package).__path__
     return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
 
 
-def find(name: str) -> ModuleType:
-    """The module of an experiment, with the constants that it leaves out.
+def find(name: str) -> Experiment | Study:
+    """An experiment or a study, from the constants and functions of its module.
 
     Raises:
         ValueError: there is none of this name, or something of its interface is missing.
     """
-    if name not in names():
-        raise ValueError(f"NAME must be one of {', '.join(names()) or '(there are none)'}, got {name!r}")
-    module = importlib.import_module(f"{CLAIMS}.{name}")
-    if (source := rows_of(module)) != name:
-        for word in OF_THE_ROWS:
-            module.__dict__.setdefault(word, getattr(find(source), word))
-    if absent := [word for word in NEEDED if not hasattr(module, word)]:
+    kind, package = (Experiment, CLAIMS) if name in names() else (Study, STUDIES)
+    if name not in _names(package):
+        raise ValueError(
+            f"NAME must be one of {', '.join(names() + study_names()) or '(there are none)'}, got {name!r}"
+        )
+    module = importlib.import_module(f"{package}.{name}")
+    rows_of = getattr(module, "ROWS", name)
+    found: dict[str, object] = {"name": name, "rows_of": rows_of}
+    if rows_of != name:
+        source = find(rows_of)
+        found |= {word: getattr(source, word) for word in OF_THE_ROWS}
+    constants = {_constant(field.name): field.name for field in fields(kind)}
+    found |= {field: getattr(module, word) for word, field in constants.items() if hasattr(module, word)}
+    if absent := [word for word in NEEDED[kind] if constants[word] not in found]:
         raise ValueError(f"the experiment {name!r} must define {', '.join(absent)} (see bnbook.experiments)")
-    for word, value in DEFAULTS.items():
-        module.__dict__.setdefault(word, value)
-    return module
+    return kind(**found)
 
 
-def rows_of(module: ModuleType) -> str:
-    """The name of the experiment whose rows a module reads: its own, or what ROWS says."""
-    return getattr(module, "ROWS", name_of(module))
-
-
-def name_of(module: ModuleType) -> str:
-    """The name of an experiment, from its module."""
-    return module.__name__.rpartition(".")[2]
-
-
-def settings(module: ModuleType, quick: bool = False) -> list[dict]:
-    """The settings of an experiment's grid.
-
-    Raises:
-        ValueError: a setting that is not flat, has other names than the first, or comes twice.
-    """
-    grid = module.grid(quick=quick)
-    seen = set()
-    for setting in grid:
-        for name, value in setting.items():
-            if not (value is None or isinstance(value, str | int | float)) or value != value:
-                raise ValueError(f"grid() must hold strings, numbers, booleans and None, got {name!r}: {value!r}")
-        if setting.keys() != grid[0].keys():
-            raise ValueError(f"grid() must give every setting the same names, got {setting} after {grid[0]}")
-        if key(module.VERSION, setting, 0) in seen:
-            raise ValueError(f"grid() must give every setting once, got {setting} twice")
-        seen.add(key(module.VERSION, setting, 0))
-    return grid
+def _constant(field: str) -> str:
+    """What a module calls a field of `Experiment`."""
+    return field if field in ("grid", "run", "comparisons", "figure") else field.upper()
 
 
 # The rows
 
 
-class Contents(NamedTuple):
-    """An experiment's results beside its grid."""
+class Inventory(NamedTuple):
+    """A study's results beside its grid."""
 
     rows: list[dict]  # of this version and of the grid, in its order and then that of the seeds
     missing: list[Task]  # of the seeds asked for: all settings with the first seed, then with the next
@@ -114,86 +185,73 @@ class Contents(NamedTuple):
     damage: list[str]
     truncated: bool
 
-    def warnings(self, module: ModuleType, path: Path) -> list[str]:
+    def warnings(self, study: Study, path: Path) -> list[str]:
         """What somebody who works with the file should know."""
         lines = list(self.damage)
         if self.truncated:
             lines.append(f"{path}: the last line is incomplete; it is dropped and its run repeated")
         for version, count in self.stale.items():
-            lines.append(f"{path}: {count} rows are stale, of version {version}; the experiment is {module.VERSION}")
+            lines.append(f"{path}: {count} rows are stale, of version {version}; the experiment is {study.version}")
         if self.outside:
             lines.append(f"{path}: {self.outside} rows have settings that the grid does not have; they are not used")
         return lines
 
 
-def file(name: str, results: str | Path = RESULTS, quick: bool = False) -> Path:
-    """The results file of an experiment; those of quick runs lie in a folder of their own."""
-    return Path(results) / ("quick" if quick else "") / f"{name}.jsonl"
-
-
-def contents(module: ModuleType, path: Path, seeds: Iterable[int], quick: bool = False) -> Contents:
-    """Read an experiment's results and lay them beside its grid."""
-    held = files.read(path, lambda row: problem(row, module), row_key)
-    grid = settings(module, quick)
-    order = {key(module.VERSION, setting, 0): i for i, setting in enumerate(grid)}
-    here, stale, outside = [], Counter(), 0
-    for row in held.rows:
-        place = order.get(key(row["version"], row["setting"], 0))
-        if row["version"] != module.VERSION:
-            stale[row["version"]] += 1
-        elif place is None:
-            outside += 1
-        else:
-            here.append((place, row["seed"], row))
-    rows = [row for *_, row in sorted(here, key=lambda item: item[:2])]
+def inventory(study: Study, path: Path, seeds: Iterable[int], quick: bool = False) -> Inventory:
+    """Read a study's results, put the bits that are kept beside them back, and lay them beside the grid."""
+    snapshot = study.rows(path).read()
+    damage = snapshot.damage + _put_bits_back(snapshot.rows, path)
+    grid = study.settings(quick)
+    order = {key(study.version, setting, 0): i for i, setting in enumerate(grid)}
+    placed = [(order.get(key(row["version"], row["setting"], 0)), row["seed"], row) for row in snapshot.rows]
+    inside = [item for item in placed if item[0] is not None]
+    rows = [row for *_, row in sorted(inside, key=lambda item: item[:2])]
     done = {row_key(row) for row in rows}
-    missing = [(s, seed) for seed in seeds for s in grid if key(module.VERSION, s, seed) not in done]
-    return Contents(rows, missing, dict(stale), outside, held.damage, held.truncated)
+    missing = [(s, seed) for seed in seeds for s in grid if key(study.version, s, seed) not in done]
+    return Inventory(rows, missing, snapshot.stale, len(placed) - len(inside), damage, snapshot.truncated)
+
+
+def _put_bits_back(rows: Iterable[dict], path: Path) -> list[str]:
+    """Fill in which images were right, where it is kept beside the rows; what is wrong with it."""
+    kept, wrong = bits.load(path), []
+    for row in rows:
+        if kept and row.get("correct", "") is None and (text := kept.get(row_key(row))):
+            row["correct"] = text
+            if problem := _problem_of_bits(row):
+                wrong.append(f"{bits.file(path)}: the row {row_key(row)} {problem}: restore the file")
+    return wrong
 
 
 def load(name: str, results: str | Path = RESULTS, quick: bool = False) -> list[dict]:
-    """The rows of an experiment, of its present version, in the order of its grid and then of the seeds.
+    """The rows of an experiment or a study, of its present version, in the order of its grid and then of the seeds.
 
     Raises:
         ResultsError: a damaged line, or no rows yet.
     """
-    name = rows_of(find(name))
-    module, path = find(name), file(name, results, quick)
-    held = contents(module, path, (), quick)
-    if held.damage:
-        raise ResultsError(held.damage[0])
-    if not held.rows:
-        raise ResultsError(f"there are no rows of {name!r} yet: python -m bnbook.experiments run {name}")
-    return held.rows
+    study = find(find(name).rows_of)
+    found = inventory(study, study.file(results, quick), (), quick)
+    if found.damage:
+        raise ResultsError(found.damage[0])
+    if not found.rows:
+        raise ResultsError(f"there are no rows of {study.name!r} yet: python -m bnbook.experiments run {study.name}")
+    return found.rows
 
 
-def problem(row: Mapping, module: ModuleType) -> str | None:
-    """What is wrong with a row of an experiment, or None: the schema of results files."""
-    for field, kind in FIELDS.items():
-        if field not in row:
-            return f"has no {field}"
-        if not isinstance(row[field], kind) or (isinstance(row[field], bool) and kind is not bool):
-            return f"has a {field} of the wrong kind: {row[field]!r}"
-    if row["experiment"] != name_of(module):
-        return f"is a row of the experiment {row['experiment']!r}, not of {name_of(module)!r}"
-    if row["version"] != module.VERSION:
-        return None  # what it measured is that version's affair
-    if any(isinstance(value, list | dict) for value in row["setting"].values()):
-        return "has a setting that is not flat"
-    if absent := {"command", "commit", "date"} - row["provenance"].keys():
-        return f"has a provenance without {', '.join(sorted(absent))}"
-    return _problem_of_measurements(row, module.METRIC)
-
-
-def _problem_of_measurements(row: Mapping, metric: str) -> str | None:
+def _problem_of_metric(row: Mapping, metric: str | None) -> str | None:
+    if metric is None:
+        return None
     if metric not in row:
         return f"has no {metric}"
     if type(row[metric]) not in (int, float) and not (row[metric] is None and row["diverged"]):
         return f"has a {metric} that is no number: {row[metric]!r}"
-    if "correct" not in row:
-        return None
+    return None
+
+
+def _problem_of_bits(row: Mapping) -> str | None:
+    if row.get("correct") is None:
+        return None  # there are none, or they were dropped
     try:
-        right = files.unpack_bits(row["correct"]).mean()
+        right = bits.unpack_bits(row["correct"]).mean()
     except ValueError as error:
         return f"has a correct that cannot be read ({error})"
     if not math.isclose(right, row.get("test_accuracy", right), abs_tol=1e-6):
@@ -223,46 +281,51 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
         name: of the experiment; the one that made the rows if left out.
 
     Raises:
-        ValueError: rows of another experiment than this one reads.
+        ValueError: rows of another experiment than this one reads, or of a study, which has no claim.
     """
-    module = find(name or rows[0]["experiment"])
-    if (source := rows_of(module)) != rows[0]["experiment"]:
-        raise ValueError(f"rows must be those of {source!r} for {name!r}, got rows of {rows[0]['experiment']!r}")
+    experiment = find(name or rows[0]["experiment"])
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"name must be that of an experiment with a claim, {experiment.name!r} is a study")
+    if (source := experiment.rows_of) != rows[0]["experiment"]:
+        raise ValueError(
+            f"rows must be those of {source!r} for {experiment.name!r}, got rows of {rows[0]['experiment']!r}"
+        )
     counts = Counter(key(0, row["setting"], 0) for row in rows)
-    planned = [key(0, setting, 0) for setting in settings(module)]
-    absent = sum(max(0, module.SEEDS - counts[setting]) for setting in planned)
+    planned = [key(0, setting, 0) for setting in experiment.settings()]
+    absent = sum(max(0, experiment.seeds - counts[setting]) for setting in planned)
     try:
         if absent:
-            raise Incomplete(f"{absent} of the {len(planned) * module.SEEDS} planned runs are missing")
-        comparisons = module.comparisons(rows)
+            raise Incomplete(f"{absent} of the {len(planned) * experiment.seeds} planned runs are missing")
+        comparisons = experiment.comparisons(rows)
     except Incomplete as error:
         return Verdict(INCONCLUSIVE, f"Inconclusive: {error}.", {})
-    return verdict(comparisons, module.DELTA, planned=module.SEEDS, needs_more=module.NEEDS_MORE, factor=module.FACTOR)
+    return verdict(
+        comparisons,
+        experiment.delta,
+        planned=experiment.seeds,
+        needs_more=experiment.needs_more,
+        factor=experiment.factor,
+    )
 
 
 def provenance_line(rows: Sequence[Mapping]) -> str:
     """Where a figure's rows come from, in one line: data, network, updates, seeds, versions, days."""
-    module = find(rows[0]["experiment"])
-    steps = [row.get("steps") or row["setting"].get("steps") or module.STEPS for row in rows]
+    study = find(rows[0]["experiment"])
+    steps = [row.get("steps") or row["setting"].get("steps") or study.steps for row in rows]
     seeds = len({row["seed"] for row in rows})
-    parts = [module.DATASET, module.NETWORK, f"{_range(steps)} updates", f"{seeds} seed{'s' if seeds > 1 else ''}"]
+    updates = f"{_range(steps)} updates" if None not in steps else ""
+    parts = [study.dataset, study.network, updates, f"{seeds} seed{'s' if seeds > 1 else ''}"]
     sources = [row["provenance"] for row in rows]
     for field, name in {"torch": "PyTorch", "numpy": "NumPy"}.items():
         versions = {source[field] for source in sources if field in source}
         parts += [f"{name} {' and '.join(sorted(versions))}"] if versions else []
-    return "; ".join([*parts, _range([source["date"] for source in sources])])
+    return "; ".join([*filter(None, parts), _range([source["date"] for source in sources])])
 
 
 def cost(rows: Sequence[Mapping]) -> str:
     """How long the runs of these rows took, one after the other: "about 40 minutes on one core"."""
-    return f"about {duration(sum(row['seconds'] for row in rows))} on one core"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, to a reasonable digit."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    recorded = [row["seconds"] for row in rows if row["seconds"] is not None]
+    return f"about {duration(sum(recorded))} on one core" if recorded else "their time was not recorded"
 
 
 def _range(values: Sequence) -> str:

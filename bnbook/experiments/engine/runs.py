@@ -1,33 +1,34 @@
 """Making the runs of an experiment's grid, in this process, in several, or on a cluster.
 
 One process writes: workers return their rows to the command, which appends each to the results file as it comes. So a
-command that is killed at any moment leaves whole rows, and the same command goes on where it stopped. Of two commands
-at once each takes runs that the other has not taken.
+command that is killed at any moment leaves whole rows, and the same command goes on where it stopped. Two commands at
+once may both make a run, but the file keeps one row of it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from ... import provenance
-from . import rows as files
-from .experiment import FIELDS, RESULTS, Task, contents, duration, file, find, key, name_of, problem, row_key, rows_of
+from . import bits
+from .completion import keep_chosen_bits
+from .experiment import FIELDS, RESULTS, Study, Task, find, inventory, key, row_key
+from .progress import Bar
+from .words import pairs, plain
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+FRAMEWORKS = ("torch", "tensorflow", "keras")  # a row tells the versions of those that are loaded
 
 Outcome = tuple[str, dict | None, str]  # key of the run; its row, or None and why
 
@@ -36,6 +37,7 @@ def run(
     name: str,
     *,
     seeds: Sequence[int] | None = None,
+    only: Mapping[str, str] | None = None,
     jobs: int = 1,
     quick: bool = False,
     results: str | Path = RESULTS,
@@ -43,10 +45,12 @@ def run(
     command: str = "",
     progress: bool = True,
 ) -> list[Task]:
-    """Make the rows that an experiment's results file lacks; what goes wrong is told on the standard error.
+    """Make the rows that a results file lacks; what goes wrong is told on the standard error.
 
     Args:
-        seeds: those of every setting; as many as the experiment plans if left out.
+        name: of the experiment or study.
+        seeds: those of every setting; as many as are planned if left out.
+        only: values that a setting must have to be run, as text: {"norm": "batch", "lr": "0.1"}.
         jobs: number of worker processes; with 1 the runs are made in this process.
         quick: the small grid, into a file of its own.
         dask: address of a Dask scheduler whose workers make the runs instead.
@@ -59,22 +63,52 @@ def run(
     Raises:
         ValueError: an unknown experiment, arguments out of range, or a folder that cannot be written.
     """
-    module, path = find(name), file(name, results, quick)
-    if (source := rows_of(module)) != name:
+    study = find(name)
+    if (source := study.rows_of) != name:
         raise ValueError(f"{name} has no runs of its own, it reads those of {source}: run {source}")
-    seeds = range(module.SEEDS) if seeds is None else seeds
+    seeds = range(study.seeds) if seeds is None else seeds
     if not seeds or len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
         raise ValueError(f"seeds must be at least one, different and not negative, got {list(seeds)}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    held = contents(module, path, seeds, quick)
-    for line in held.warnings(module, path):
+    asked = chosen_settings(study.settings(quick), only or {})
+    path = study.file(results, quick)
+    found = inventory(study, path, seeds, quick)
+    for line in found.warnings(study, path):
         print(line, file=sys.stderr)
-    if held.missing:
+    pending = {key(study.version, *task): task for task in found.missing if task[0] in asked}
+    if pending:
         _make_folder(path.parent)
-    pending = {key(module.VERSION, *task): task for task in held.missing}
-    with _Claims(path) as claims, _Bar(name, len(pending), progress) as bar:
-        return _Runs(name, path, command, pending, claims, bar).make(jobs, dask)
+    with Bar(name, len(pending), progress) as bar:
+        failed = _Runs(study, path, command, pending, bar).make(jobs, dask)
+    if not quick:
+        _keep_chosen_bits(name, results)
+    return failed
+
+
+def chosen_settings(settings: Sequence[dict], only: Mapping[str, str]) -> list[dict]:
+    """The settings that have these values, given as text.
+
+    Raises:
+        ValueError: a name that no setting has, or values that none has.
+    """
+    if unknown := only.keys() - settings[0].keys():
+        raise ValueError(f"only must name {', '.join(settings[0])}, got {', '.join(sorted(unknown))}")
+    found = [s for s in settings if all(plain(s[name]) == value for name, value in only.items())]
+    if not found:
+        values = "; ".join(f"{name} is {', '.join(dict.fromkeys(plain(s[name]) for s in settings))}" for name in only)
+        raise ValueError(f"only must have values of the grid, where {values}; got {pairs([*only], [*only.values()])}")
+    return found
+
+
+def _keep_chosen_bits(name: str, results: str | Path) -> None:
+    """Of a complete experiment; where it cannot be told which rows are read, all bits stay in the rows."""
+    try:
+        keep_chosen_bits(name, results)
+    except Exception as error:
+        print(
+            f"{name}: the rows keep which images were right, because an experiment is broken: {error}", file=sys.stderr
+        )
 
 
 def _make_folder(folder: Path) -> None:
@@ -90,11 +124,9 @@ def _make_folder(folder: Path) -> None:
 class _Runs:
     """The runs that are pending: until they are made, here or by another command, or have failed."""
 
-    def __init__(
-        self, name: str, path: Path, command: str, pending: dict[str, Task], claims: _Claims, bar: _Bar
-    ) -> None:
-        self.name, self.path, self.command, self.module = name, path, command, find(name)
-        self.pending, self.claims, self.bar = pending, claims, bar
+    def __init__(self, study: Study, path: Path, command: str, pending: dict[str, Task], bar: Bar) -> None:
+        self.study, self.rows, self.command = study, study.rows(path), command
+        self.pending, self.bar = pending, bar
         self.failed: list[Task] = []
         self.suspects: set[str] = set()  # runs during which a worker process died
 
@@ -107,11 +139,8 @@ class _Runs:
                     outcomes = self._in_workers(batch, jobs) if jobs > 1 else self._here(batch)
                 for run, row, error in outcomes:
                     self._finish(run, row, error)
-            self._drop_made_elsewhere()
-            if self.pending and not any(self.claims.take(run) for run in self.pending):
-                # Other commands are at what is left. When one of them is through with it, or killed, look again.
-                self.claims.wait(next(iter(self.pending)))
-                self._drop_made_elsewhere()
+            for run in self._made() & self.pending.keys():
+                self._drop(run, "made by another command")
         return self.failed
 
     def _batches(self) -> Iterator[list[str]]:
@@ -121,46 +150,34 @@ class _Runs:
             yield [run]
 
     def _finish(self, run: str, row: dict | None, error: str) -> None:
-        task = self.pending[run]
         if row and row_key(row) != run:
             row, error = None, f"the worker has version {row['version']} of the experiment: update its bnbook"
         if row:
-            files.append(self.path, row, self._key)
-            metric = self.module.METRIC
-            result = "diverged" if row["diverged"] else f"{metric} {row[metric]:.4g}"
-            self._drop(run, f"{_words(task)}: {result}")
+            self.rows.append(row)
+            metric = self.study.metric
+            self._drop(run, "diverged" if row["diverged"] else f"{metric} {row[metric]:.4g}" if metric else "made")
         else:
-            self.failed.append(task)
-            self.bar.say(f"FAILED {self.name}, {_words(task)}:\n{error.rstrip()}")
-            self._drop(run, f"{_words(task)}: failed")
+            self.failed.append(self.pending[run])
+            self.bar.say(f"FAILED {self.study.name}, {_run_name(self.pending[run])}:\n{error.rstrip()}")
+            self._drop(run, "failed")
 
-    def _drop(self, run: str, text: str) -> None:
-        self.bar.step(text)
-        self.claims.release(run)
-        del self.pending[run]
+    def _drop(self, run: str, what: str) -> None:
+        self.bar.step(f"{_run_name(self.pending.pop(run))}: {what}")
 
     def _made(self) -> set[str]:
-        return {self._key(row) for row in files.read(self.path).rows}
-
-    def _key(self, row: dict) -> str | None:
-        """What an intact row is known by; a damaged one stands for no run."""
-        return None if problem(row, self.module) else row_key(row)
-
-    def _drop_made_elsewhere(self) -> None:
-        for run in self._made() & self.pending.keys():
-            self._drop(run, f"{_words(self.pending[run])}: made by another command")
+        return {row_key(row) for row in self.rows.read().rows}
 
     def _offered(self, batch: Iterable[str]) -> Iterator[str]:
-        """The runs of a batch, each when a worker is free for it, without those that other commands have taken."""
+        """The runs of a batch, each when a worker is free for it, without those that another command has made."""
         for run in batch:
-            if self.claims.take(run) and run not in self._made():
+            if run not in self._made():
                 yield run
 
     # Where the runs are made
 
     def _here(self, batch: Sequence[str]) -> Iterator[Outcome]:
         for run in self._offered(batch):
-            yield run, *work(self.name, *self.pending[run], self.command)
+            yield run, *work(self.study.name, *self.pending[run], self.command)
 
     def _in_workers(self, batch: Sequence[str], jobs: int) -> Iterator[Outcome]:
         """Processes of joblib's: one that dies takes the others along, and all runs that they were at."""
@@ -172,7 +189,7 @@ class _Runs:
         def calls() -> Iterator:
             for run in self._offered(batch):
                 begun.add(run)
-                yield delayed(_work_for)(os.getpid(), run, self.name, *self.pending[run], self.command)
+                yield delayed(_work_for)(os.getpid(), run, self.study.name, *self.pending[run], self.command)
 
         try:
             with parallel_config("loky", inner_max_num_threads=1):
@@ -196,7 +213,7 @@ class _Runs:
 
         with Client(address, set_as_default=False) as client:
             runs = {
-                client.submit(work, self.name, *self.pending[run], self.command, pure=False): run
+                client.submit(work, self.study.name, *self.pending[run], self.command, pure=False): run
                 for run in self._offered(batch)
             }
             for future in as_completed(runs, loop=client.loop):
@@ -245,116 +262,31 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _row(module: ModuleType, setting: dict, seed: int, command: str) -> dict:
-    versions = {}
+def _row(study: Study, setting: dict, seed: int, command: str) -> dict:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # of this thread, whatever the environment says
-        versions["torch"] = str(torch.__version__)
-    source = provenance.provenance(command, **versions)
+    source = provenance.provenance(command)
     started = time.perf_counter()
-    measured = dict(module.run(dict(setting), seed))
+    measured = dict(study.run(dict(setting), seed))
     seconds = time.perf_counter() - started
     if taken := measured.keys() & FIELDS.keys() - {"diverged"}:
         raise ValueError(f"run() must leave {', '.join(sorted(taken))} to the engine")
-    row = {"experiment": name_of(module), "version": module.VERSION, "setting": setting, "seed": seed}
+    versions = {name: str(sys.modules[name].__version__) for name in FRAMEWORKS if name in sys.modules}
+    row = {"experiment": study.name, "version": study.version, "setting": setting, "seed": seed}
     row |= _plain(measured)
-    row["diverged"] = bool(row.get("diverged")) or row.get(module.METRIC, 0) is None
-    row |= {"seconds": round(seconds, 2), "provenance": source}
-    if wrong := problem(row, module):
+    row["diverged"] = bool(row.get("diverged")) or row.get(study.metric, 0) is None
+    row |= {"seconds": round(seconds, 2), "provenance": source | versions}
+    if wrong := study.problem(row):
         raise ValueError(f"run() returned a row that {wrong}")
     return row
 
 
 def _plain(measured: Mapping) -> dict:
     """Measurements as JSON holds them; which images were right as packed bits."""
-    packed = {name: files.pack_bits(value) for name, value in measured.items() if name == "correct"}
+    packed = {name: bits.pack_bits(value) for name, value in measured.items() if name == "correct"}
     return provenance.plain({**measured, **packed})
 
 
-def _words(task: Task) -> str:
+def _run_name(task: Task) -> str:
     setting, seed = task
-    return ", ".join([*(f"{name} {value}" for name, value in setting.items()), f"seed {seed}"])
-
-
-# Between commands, and to the reader
-
-
-class _Claims:
-    """Which runs of a results file a command is at: locks that its end releases, however it ends.
-
-    A lock is one byte of a file in the system's folder for temporary files. They hold on one machine; a command on
-    another may make the same run, but `append` keeps one row.
-    """
-
-    def __init__(self, path: Path) -> None:
-        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        self._path = Path(tempfile.gettempdir()) / f"bnbook-{os.getuid()}-{place}.claims"
-        self._file = open(self._path, "wb")
-
-    def take(self, run: str) -> bool:
-        """Claim a run; False if another command has it."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte(run))
-        except BlockingIOError:
-            return False
-        return True
-
-    def wait(self, run: str) -> None:
-        """Wait until no other command has the run, and claim it."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._byte(run))
-
-    def release(self, run: str) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._byte(run))
-
-    @staticmethod
-    def _byte(run: str) -> int:
-        return int.from_bytes(hashlib.sha256(run.encode()).digest()[:6])
-
-    def __enter__(self) -> _Claims:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the whole file: nobody else has a claim
-            self._path.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass
-        self._file.close()
-
-
-class _Bar:
-    """A progress bar over runs with the time left; without tqdm, a line a run."""
-
-    def __init__(self, name: str, total: int, wanted: bool) -> None:
-        self.total, self.wanted, self.done, self.started = total, wanted, 0, time.monotonic()
-        self.bar = None
-        if wanted and total:
-            try:
-                from tqdm import tqdm
-            except ModuleNotFoundError:
-                return
-            self.bar = tqdm(total=total, desc=name, unit="run", smoothing=0)
-
-    def step(self, text: str) -> None:
-        """One run is over."""
-        self.done += 1
-        if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update()
-        elif self.wanted:
-            left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
-            self.say(f"{self.done}/{self.total} {text}; {duration(left)} left")
-
-    def say(self, text: str) -> None:
-        """Show text without spoiling the bar."""
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    return pairs([*setting, "seed"], [*setting.values(), seed])

@@ -1,21 +1,13 @@
-"""Train the NumPy network with and without batch normalization over a grid of learning rates; chapter 8 reads the rows.
+"""The NumPy network with and without batch normalization over a grid of learning rates; chapter 8 reads the rows.
 
-    python -m bnbook.experiments.studies.numpy_cnn             all runs that are missing in book/results/numpy_cnn.jsonl
-    python -m bnbook.experiments.studies.numpy_cnn --seeds 0 1 fewer of them
-
-Every run is one line of JSON, appended when the run is finished. A command that was stopped goes on where it stopped.
-The best rate of an arm is the one with the highest validation accuracy; while it lies at the edge of the grid, the grid
-is widened. The test images are scored after the last epoch of every run and choose nothing.
+The best rate of an arm is the one with the highest validation accuracy, and must lie inside the grid. The test images
+are scored after the last epoch of every run and choose nothing.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,17 +15,15 @@ from ... import data, nn, optim
 from ...models.numpy_cnn import cnn
 from ...optim import cosine
 from ...probes import record, spread
-from ...provenance import provenance
-from ..engine import rows as files
-from ..engine.rows import ResultsError
 
-VERSION = 1  # of what a run does and a row holds; rows of another version are not read as results
+QUESTION = "How well does the NumPy network learn with batch normalization and without, at which rates?"
+CHAPTER, VERSION, SEEDS = 8, 1, 3
+DATASET = "Fashion-MNIST, 10,000 images"
+NETWORK = "CNN of chapter 8 in NumPy"
+METRIC = "test_accuracy"
 
-RESULTS = Path("book/results/numpy_cnn.jsonl")
 ARMS = {"with BN": True, "without BN": False}
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-RATE_LIMITS = (1e-5, 100.0)  # the grid is not widened beyond them
-SEEDS = (0, 1, 2)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EPOCHS, BATCH_SIZE, MOMENTUM = 5, 64, 0.9
 
 EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
@@ -41,15 +31,11 @@ XRAY_BATCH = 256
 DETAILED_SEED = 0  # the seed whose rows also hold the X-ray, γ, β, the filters and the confusion matrix
 
 Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
-FIELDS = (
-    "version arm lr seed epochs batch_size momentum train_images steps train_loss val_accuracy test_accuracy diverged"
-    " provenance"
-).split()
 
 
 @dataclass(frozen=True)
 class Run:
-    """The settings of one run: what its row is known by."""
+    """The settings of one run."""
 
     arm: str
     lr: float
@@ -72,6 +58,18 @@ class Run:
 
 
 # One run
+
+
+def grid(quick: bool = False) -> list[dict]:
+    """Both arms at every rate, so that they can also be compared at equal ones; quick: at one, with 640 images."""
+    size = {"epochs": 1, "images": 640} if quick else {"epochs": EPOCHS, "images": 10_000}
+    return [{"arm": arm, "lr": lr, **size} for arm in ARMS for lr in RATES if not quick or lr == 0.03]
+
+
+def run(setting: Mapping, seed: int) -> dict:
+    """One run on the images of the book."""
+    wanted = Run(setting["arm"], setting["lr"], seed, setting["epochs"], train_images=setting["images"])
+    return train(wanted, {split: data.load(split) for split in data.SPLITS})
 
 
 def predict(model: nn.Module, images: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
@@ -98,8 +96,8 @@ def spreads(model: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> dic
     }
 
 
-def train(run: Run, splits: Splits, after_step: Callable[[], None] = lambda: None) -> dict:
-    """One run from its initial values to its row (without provenance).
+def train(run: Run, splits: Splits) -> dict:
+    """One run from its initial values to its measurements.
 
     Both arms draw the same initial weights from `run.seed` and see the same batches in the same order.
     """
@@ -127,7 +125,6 @@ def train(run: Run, splits: Splits, after_step: Callable[[], None] = lambda: Non
                 model.backward(loss_function.backward())
                 optimizer.step()
                 step += 1
-                after_step()
                 if detailed and step == 10:
                     xray["10"] = spreads(model, *looked_at)
             train_loss.append(_number(np.mean(losses)))
@@ -138,8 +135,8 @@ def train(run: Run, splits: Splits, after_step: Callable[[], None] = lambda: Non
 
     target = splits["test"][1]
     row = {
-        "version": VERSION,
-        **asdict(run),
+        "batch_size": run.batch_size,
+        "momentum": run.momentum,
         "steps": steps,
         "train_loss": train_loss,
         "val_accuracy": val_accuracy,
@@ -168,49 +165,15 @@ def _number(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-# The results file
-
-
-def read(path: str | Path = RESULTS) -> files.Contents:
-    """What a results file holds, the rows of every version among it.
-
-    Raises:
-        ResultsError: a line that is not a row, or two rows of one run.
-    """
-    contents = files.read(path, _problem, _key)
-    if contents.damage:
-        raise ResultsError(contents.damage[0])
-    return contents
-
-
-def results(path: str | Path = RESULTS) -> list[dict]:
-    """The rows of this version, in the order of arm, rate and seed."""
-    rows = [row for row in read(path).rows if row["version"] == VERSION]
-    return sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["lr"], row["seed"]))
-
-
-def _problem(row: dict) -> str | None:
-    missing = [field for field in FIELDS if field not in row]
-    return f"has no {', '.join(missing)}" if missing else None
-
-
-def _key(row: Mapping) -> tuple:
-    return tuple(row.get(name) for name in ("version", *Run.__dataclass_fields__))
-
-
-def _run(row: Mapping) -> Run:
-    return Run(**{name: row[name] for name in Run.__dataclass_fields__})
-
-
-# The choice of the rate, and the command
+# The choice of the rate
 
 
 def mean_validation(rows: Iterable[Mapping], arm: str) -> dict[float, float]:
     """Rate → mean validation accuracy after the last epoch over the seeds of one arm."""
     by_rate: dict[float, list[float]] = {}
     for row in rows:
-        if row["arm"] == arm:
-            by_rate.setdefault(row["lr"], []).append(row["val_accuracy"][-1])
+        if row["setting"]["arm"] == arm:
+            by_rate.setdefault(row["setting"]["lr"], []).append(row["val_accuracy"][-1])
     return {lr: float(np.mean(values)) for lr, values in sorted(by_rate.items())}
 
 
@@ -220,122 +183,3 @@ def best_rate(rows: Iterable[Mapping], arm: str) -> float:
     if not means:
         raise ValueError(f"there is no row of the arm {arm!r}")
     return max(means, key=means.get)
-
-
-def widened(rates: Sequence[float], best: float) -> float | None:
-    """The next rate beyond the edge on which the best one lies, on the grid 1, 3, 10, 30, …; None inside the grid."""
-    if min(rates) < best < max(rates):
-        return None
-    exponent = round(2 * math.log10(best)) + (1 if best == max(rates) else -1)
-    return float(f"{10 ** (exponent / 2):.0e}")
-
-
-def run_all(
-    path: str | Path = RESULTS,
-    *,
-    rates: Sequence[float] = RATES,
-    seeds: Sequence[int] = SEEDS,
-    splits: Splits | None = None,
-    command: str = "",
-    progress: bool = True,
-    **settings: int,
-) -> list[dict]:
-    """Make the rows that are missing, widening the grid of both arms until both best rates lie inside; all rows."""
-    path, rates = Path(path), sorted(rates)
-    splits = splits or {split: data.load(split) for split in data.SPLITS}
-    rows, _, truncated = read(path)
-    if truncated:
-        print(f"{path}: the last line is truncated; it is dropped and its run repeated", file=sys.stderr)
-    stale = sum(row["version"] != VERSION for row in rows)
-    if stale:
-        print(f"{path}: {stale} rows are of another version than {VERSION} and are not used", file=sys.stderr)
-    source = provenance(command)
-    while True:
-        # The arms have the same rates, so that they can also be compared at equal ones.
-        grid = [Run(arm, lr, seed, **settings) for lr in rates for seed in seeds for arm in ARMS]
-        done = {_run(row) for row in rows if row["version"] == VERSION}
-        missing = [run for run in grid if run not in done]
-        for number, run in enumerate(missing, start=1):
-            title = f"{number}/{len(missing)} {run.arm}, lr {run.lr:g}, seed {run.seed}"
-            steps = run.epochs * (run.train_images // run.batch_size)
-            with _bar(title, steps, progress) as bar:
-                row = train(run, splits, bar.update) | {"provenance": source}
-            files.append(path, row, _key)
-            rows.append(row)
-        of_grid = [row for row in rows if row["version"] == VERSION and _run(row) in grid]
-        further = {widened(rates, best_rate(of_grid, arm)) for arm in ARMS} - {None}
-        if not further:
-            return of_grid
-        if min(further) < RATE_LIMITS[0] or max(further) > RATE_LIMITS[1]:
-            raise ValueError(f"no best rate inside the grid between {RATE_LIMITS[0]:g} and {RATE_LIMITS[1]:g}")
-        rates = sorted({*rates, *further})
-
-
-class _Silent:
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def update(self) -> None:
-        pass
-
-
-def _bar(title: str, steps: int, wanted: bool):
-    """A progress bar; without tqdm, a line."""
-    if not wanted:
-        return _Silent()
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        print(title, flush=True)
-        return _Silent()
-    return tqdm(total=steps, desc=title, unit="step", mininterval=1)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnbook.experiments.studies.numpy_cnn",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"the file of the rows (default: {RESULTS})")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to start with")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of the initial values and the batches")
-    parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, help=f"passes over the training images (default: {EPOCHS})"
-    )
-    args = parser.parse_args(arguments)
-    chosen = [
-        f"--{name} {' '.join(f'{v:g}' for v in np.atleast_1d(value))}"
-        for name, value, default in (
-            ("rates", args.rates, RATES),
-            ("seeds", args.seeds, SEEDS),
-            ("epochs", args.epochs, EPOCHS),
-        )
-        if value != default
-    ]
-    try:
-        rows = run_all(
-            args.results,
-            rates=args.rates,
-            seeds=args.seeds,
-            epochs=args.epochs,
-            command=" ".join(["python -m bnbook.experiments.studies.numpy_cnn", *chosen]),
-        )
-    except (ResultsError, ValueError) as error:
-        print(f"train_numpy: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train_numpy: stopped; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    for arm in ARMS:
-        lr = best_rate(rows, arm)
-        scores = [row["test_accuracy"] for row in rows if row["arm"] == arm and row["lr"] == lr]
-        print(f"{arm:<11} best rate {lr:g}: test accuracy {np.mean(scores):.4f} (mean of {len(scores)} seeds)")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

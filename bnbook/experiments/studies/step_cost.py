@@ -1,33 +1,28 @@
 """What an update costs with batch normalization and without it; chapter 11 turns updates into seconds with it.
 
-    python -m bnbook.experiments.studies.step_cost                 a minute; writes book/results/step_cost.json
-    python -m bnbook.experiments.studies.step_cost --rounds 5      less certain
-
 The networks take turns, a few updates each, so that what slows the machine for a while slows both. Counted is the time
 of the processor in one thread, so waiting for other programs costs nothing; but they share its caches: run it alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ... import provenance
 from ...models.torch_cnn import cnn
 from ...models.torch_mlp import mlp
-from ..engine.experiment import RESULTS
 from ..protocol import split, updates
 
-FILE = RESULTS / "step_cost.json"
+QUESTION = "How many times as long does an update of plain SGD take with batch normalization?"
+CHAPTER, VERSION, SEEDS = 11, 1, 1
+METRIC = "times"
+
 ARMS = {"with BN": "batch", "without BN": "none"}
 NETWORKS: dict[str, tuple[Callable[[str], nn.Module], bool, int]] = {  # name: (network, images of 14x14, batch size)
     "CNN, 128 images of 14x14": (partial(cnn, image_size=14), True, 128),
@@ -37,12 +32,27 @@ NETWORKS: dict[str, tuple[Callable[[str], nn.Module], bool, int]] = {  # name: (
 ROUNDS, UPDATES = 40, 25  # updates of an arm in a round
 
 
+def grid(quick: bool = False) -> list[dict]:
+    """The networks; quick: with fewer rounds, less certain."""
+    return [{"network": name, "rounds": 3 if quick else ROUNDS} for name in NETWORKS]
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Processor seconds of an update by arm, one value a round, and the median of their quotients."""
+    make, half, batch_size = NETWORKS[setting["network"]]
+    load = os.getloadavg()[0]
+    torch.set_num_threads(1)
+    seconds = measure(make, *split("train", half=half), batch_size, setting["rounds"])
+    a, b = (np.array(seconds[arm]) for arm in ARMS)
+    return {"updates": UPDATES, "step_seconds": seconds, "times": float(np.median(a / b)), "load": round(load, 1)}
+
+
 def measure(
     make: Callable[[str], nn.Module],
     x: Tensor,
     y: Tensor,
     batch_size: int,
-    rounds: int = ROUNDS,
+    rounds: int,
     count: int = UPDATES,
 ) -> dict[str, list[float]]:
     """Processor seconds of an update of plain SGD, by arm, one value a round; the arms take turns in going first."""
@@ -61,39 +71,3 @@ def measure(
             if number:
                 seconds[arm].append(round((time.process_time() - started) / count, 7))
     return seconds
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnbook.experiments.studies.step_cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=FILE, help="the file to write (book/results/step_cost.json)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of {UPDATES} updates of each (default: {ROUNDS})")
-    args = parser.parse_args(arguments)
-    if args.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {args.rounds}")
-    torch.set_num_threads(1)
-    command = " ".join(
-        [
-            "python -m bnbook.experiments.studies.step_cost",
-            *([f"--rounds {args.rounds}"] if args.rounds != ROUNDS else []),
-        ]
-    )
-    source = provenance.provenance(command, torch=str(torch.__version__), threads="1", load=f"{os.getloadavg()[0]:.1f}")
-    seconds = {}
-    for name, (make, half, batch_size) in NETWORKS.items():
-        seconds[name] = measure(make, *split("train", half=half), batch_size, args.rounds)
-        a, b = (sorted(values)[len(values) // 2] for values in seconds[name].values())
-        print(f"{name}: {1000 * a:.2f} ms with BN, {1000 * b:.2f} ms without: × {a / b:.2f}")
-    text = json.dumps({"provenance": source, "updates": UPDATES, "seconds": seconds}, indent=1)
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = args.results.with_suffix(".part")
-    unfinished.write_text(text + "\n")
-    unfinished.replace(args.results)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,13 @@
 """What a card waits for: the updates of every rung of the ladder, followed by PyTorch's profiler.
 
-    python -m bnbook.experiments.studies.waits                      on a CUDA card; writes book/results/waits_cuda.jsonl
-    python -m bnbook.experiments.studies.waits --rungs device captured
-
 A row holds the seconds of an update without the profiler, which slows the launching CPU but not the work of the card;
 and with it, what the card did in an update, kernel by kernel, and the spans of a few updates in a row for a drawing.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,20 +17,37 @@ from pathlib import Path
 
 import torch
 
-from ... import provenance
 from ...train import report
 from ...train.loop import Run
 from ...train.processes import Processes
 from ...train.progress import Progress
 from ...train.settings import Settings
-from ..engine import rows as results
-from ..engine.experiment import RESULTS
 from . import ladder
 
-FILE = RESULTS / "waits_cuda.jsonl"
+QUESTION = "What does a card wait for on every rung of the ladder?"
+CHAPTER, VERSION, SEEDS = 10, report.VERSION, 1
+DATASET, NETWORK = ladder.DATASET, ladder.NETWORK
+METRIC = "seconds_per_update"
+
 TIMED, FOLLOWED, DRAWN = 300, 20, 3  # updates
 CARD = {"kernel": "card", "gpu_memset": "card", "gpu_memcpy": "copy"}  # category of the profiler: lane
 BATCH, UPDATE = "bnbook: batch", "bnbook: update"
+
+
+def grid(quick: bool = False) -> list[dict]:
+    """Every rung; quick: the first two."""
+    return [
+        {"rung": rung, "norm": norm} for rung in list(ladder.RUNGS)[: 2 if quick else None] for norm in ladder.NORMS
+    ]
+
+
+def run(setting: dict, seed: int) -> dict:
+    """Follow the updates of one rung, on a CUDA card."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("there is no CUDA device here; the profiler follows kernels of a card")
+    size = {"device": "cuda", "epochs": ladder.EPOCHS, "images": ladder.IMAGES}
+    settings = ladder.settings(setting | size, seed).resolved()
+    return {"settings": asdict(settings), **follow(settings), "device": report.device("cuda")}
 
 
 def follow(settings: Settings) -> dict:
@@ -106,7 +118,7 @@ def read(events: Iterable[Mapping], followed: int = FOLLOWED, drawn: int = DRAWN
         seconds[event["name"]] += event["dur"] * 1e-6
     start = begins[-drawn]
     return {
-        "busy": {lane: _covered(those) * 1e-6 / followed for lane, those in lanes.items()},
+        "busy": {lane: _covered(spans) * 1e-6 / followed for lane, spans in lanes.items()},
         "launches": launches / followed,
         "kernels": {
             name[:160]: [count[name] / followed, seconds[name] / followed] for name, _ in seconds.most_common()
@@ -114,10 +126,10 @@ def read(events: Iterable[Mapping], followed: int = FOLLOWED, drawn: int = DRAWN
         "spans": {
             lane: [
                 [round((e["ts"] - start) * 1e-6, 8), round((e["ts"] + e["dur"] - start) * 1e-6, 8)]
-                for e in those
+                for e in spans
                 if e["ts"] >= start
             ]
-            for lane, those in lanes.items()
+            for lane, spans in lanes.items()
         },
     }
 
@@ -130,34 +142,3 @@ def _covered(events: Sequence[Mapping]) -> float:
         total += max(0.0, stop - max(end, event["ts"]))
         end = max(end, stop)
     return total
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnbook.experiments.studies.waits",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rungs", nargs="+", default=list(ladder.RUNGS), choices=list(ladder.RUNGS), metavar="RUNG")
-    parser.add_argument("--out", type=Path, default=FILE, help="the file to append to (book/results/waits_cuda.jsonl)")
-    args = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("waits: there is no CUDA device here; the profiler follows kernels of a card", file=sys.stderr)
-        return 2
-    command = " ".join(
-        ["python -m bnbook.experiments.studies.waits", *(arguments if arguments is not None else sys.argv[1:])]
-    )
-    for rung in args.rungs:
-        for norm in ladder.NORMS:
-            settings = ladder.settings(rung, norm, 0, {"device": "cuda"})
-            source = provenance.provenance(command, torch=torch.__version__)
-            row = {"version": report.VERSION, "rung": rung, "settings": asdict(settings.resolved())}
-            row |= follow(settings) | {"device": report.device("cuda"), "provenance": source}
-            results.append(args.out, provenance.plain(row))
-            share = row["busy"]["card"] / row["seconds_per_update"]
-            print(f"{rung}, norm {norm}: {1e6 * row['seconds_per_update']:.0f} µs, card busy {share:.0%}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

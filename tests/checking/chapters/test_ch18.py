@@ -67,9 +67,9 @@ def overturn():
     """A δ between the effects of `gradients`, whose rows are complete."""
     here = row("gradients")
     for factor in (2.0, 0.5, 10.0, 50.0, 100.0, 0.1):
-        delta = factor * here.module.DELTA
+        delta = factor * here.experiment.delta
         if (
-            experiments.verdict(here.comparisons, delta, planned=here.module.SEEDS).word.split()[0]
+            experiments.verdict(here.comparisons, delta, planned=here.experiment.seeds).word.split()[0]
             != here.word.split()[0]
         ):
             return {"name": "gradients", "delta": delta}
@@ -128,15 +128,15 @@ WRONG = {
         "nothing": lambda: {},
         "no change": lambda: {"name": "gradients"},
         "two changes": lambda: {"name": "gradients", "delta": 30.0, "seeds": 3},
-        "the same δ": lambda: {"name": "gradients", "delta": row("gradients").module.DELTA},
-        "nearly the same δ": lambda: {"name": "gradients", "delta": 1.001 * row("gradients").module.DELTA},
+        "the same δ": lambda: {"name": "gradients", "delta": row("gradients").experiment.delta},
+        "nearly the same δ": lambda: {"name": "gradients", "delta": 1.001 * row("gradients").experiment.delta},
         "δ out of all proportion": lambda: {"name": "gradients", "delta": 1e6},
         "no δ": lambda: {"name": "gradients", "delta": 0.0},
         "unknown": lambda: {"name": "nothing", "delta": 0.1},
         "text": lambda: {"name": "gradients", "delta": "1"},
         "one seed": lambda: {"name": "gradients", "seeds": 1},
-        "all seeds": lambda: {"name": "gradients", "seeds": row("gradients").module.SEEDS},
-        "a seed less": lambda: {"name": "gradients", "seeds": row("gradients").module.SEEDS - 1},
+        "all seeds": lambda: {"name": "gradients", "seeds": row("gradients").experiment.seeds},
+        "a seed less": lambda: {"name": "gradients", "seeds": row("gradients").experiment.seeds - 1},
     },
     "ch18.audit": {
         "nothing wrong": lambda report: set(),

@@ -4,7 +4,7 @@ import pytest
 
 from bnbook import data, experiments
 from bnbook.experiments.claims import full_size
-from bnbook.experiments.engine import rows as results
+from bnbook.experiments.engine.bits import unpack_bits
 
 
 @pytest.fixture
@@ -51,4 +51,4 @@ def test_the_grid_goes_beyond_the_rates_of_the_ladder():
 def test_the_recorded_runs_are_of_one_card():
     rows = experiments.load("full_size")
     assert len({row["device"] for row in rows}) == 1
-    assert all(results.unpack_bits(row["correct"]).mean() == pytest.approx(row["test_accuracy"]) for row in rows)
+    assert all(unpack_bits(row["correct"]).mean() == pytest.approx(row["test_accuracy"]) for row in rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -14,8 +16,9 @@ import pytest
 from bnbook import experiments
 from bnbook.experiments import __main__ as command
 from bnbook.experiments import claims
-from bnbook.experiments.engine import experiment, runs
-from bnbook.experiments.engine import rows as results
+from bnbook.experiments.engine import bits, experiment, runs
+from bnbook.experiments.engine.rows import ResultsError, Rows
+from bnbook.provenance import provenance
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = Path(__file__).parent / "example_experiments"
@@ -29,7 +32,7 @@ def tiny(monkeypatch):
     monkeypatch.setenv("BNBOOK_EXPERIMENTS", str(EXAMPLES))
     for name in [name for name in os.environ if name.startswith("TINY_")]:
         monkeypatch.delenv(name)
-    return experiment.find("tiny")
+    return importlib.import_module("bnbook.experiments.claims.tiny")
 
 
 def measured(rows: list[dict]) -> list[dict]:
@@ -63,14 +66,15 @@ def tell(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
 
 def test_every_run_of_the_grid_is_made_once_and_kept(tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("TINY_TRACE", str(tmp_path / "trace"))
-    rows = run(tmp_path, command="python -m …")
-    assert [(row["setting"], row["seed"]) for row in rows] == [(s, seed) for s in tiny.grid() for seed in range(3)]
-    assert [json.loads(line)["seed"] for line in lines(tmp_path)] == [0] * 6 + [1] * 6 + [2] * 6  # whole grids first
+    rows = run(tmp_path, command="python -m …", seeds=(0, 1))
     row = rows[0]
     assert row["experiment"] == "tiny" and row["version"] == 1 and row["diverged"] is False and row["seconds"] >= 0
-    assert results.unpack_bits(row["correct"]).mean() == row["test_accuracy"] > 0.2
-    assert row["provenance"]["command"] == "python -m …" and row["provenance"]["commit"] != "unknown"
-    assert experiment.contents(tiny, tmp_path / "tiny.jsonl", range(3)).missing == []
+    assert bits.unpack_bits(row["correct"]).mean() == row["test_accuracy"] > 0.2
+    assert row["provenance"]["command"] == "python -m …" and row["provenance"]["commit"] == provenance("")["commit"]
+    rows = run(tmp_path)
+    assert [(row["setting"], row["seed"]) for row in rows] == [(s, seed) for s in tiny.grid() for seed in range(3)]
+    assert [json.loads(line)["seed"] for line in lines(tmp_path)] == [0] * 6 + [1] * 6 + [2] * 6  # whole grids first
+    assert experiment.inventory(experiment.find("tiny"), tmp_path / "tiny.jsonl", range(3)).missing == []
     before = (tmp_path / "tiny.jsonl").read_bytes()
     assert run(tmp_path) == rows and (tmp_path / "tiny.jsonl").read_bytes() == before
     assert len((tmp_path / "trace").read_text().split("begin")) - 1 == 18
@@ -106,18 +110,18 @@ def test_quick_rows_never_land_in_the_same_file(tmp_path, tiny):
 
 
 def test_a_damaged_line_is_named_its_run_repeated_and_the_intact_rows_are_kept(tmp_path, capsys):
-    rows = run(tmp_path)
+    rows = run(tmp_path, seeds=(0, 1))
     whole = lines(tmp_path)
     damaged = [*whole]
     damaged[3] = damaged[3][:100]
     damaged[5] = damaged[5].replace('"test_accuracy": ', '"test_accuracy": 1')  # not the share of correct images
     (tmp_path / "tiny.jsonl").write_text("\n".join(damaged) + "\n")
-    with pytest.raises(results.ResultsError, match="line 4 is not JSON"):
+    with pytest.raises(ResultsError, match="line 4 is not JSON"):
         experiments.load("tiny", tmp_path)
-    assert experiments.run("tiny", results=tmp_path, progress=False) == []
+    assert experiments.run("tiny", results=tmp_path, seeds=(0, 1), progress=False) == []
     told = capsys.readouterr().err
     assert "line 4 is not JSON" in told and "line 6 has a test_accuracy of 1" in told and "delete the line" in told
-    assert lines(tmp_path)[:18] == damaged and len(lines(tmp_path)) == 20  # the two runs that were lost
+    assert lines(tmp_path)[:12] == damaged and len(lines(tmp_path)) == 14  # the two runs that were lost
     kept = [line for i, line in enumerate(lines(tmp_path)) if i not in (3, 5)]  # as the message says
     (tmp_path / "tiny.jsonl").write_text("\n".join(kept) + "\n")
     assert measured(experiments.load("tiny", tmp_path)) == measured(rows)
@@ -135,7 +139,7 @@ def test_stale_rows_are_named_and_kept_but_not_used(tmp_path, tiny, capsys, monk
     run(tmp_path)
     old = lines(tmp_path)
     monkeypatch.setattr(tiny, "VERSION", 2)
-    with pytest.raises(results.ResultsError, match="no rows of 'tiny' yet: python -m"):
+    with pytest.raises(ResultsError, match="no rows of 'tiny' yet: python -m"):
         experiments.load("tiny", tmp_path)
     rows = run(tmp_path)
     assert "18 rows are stale, of version 1; the experiment is 2" in capsys.readouterr().err
@@ -151,6 +155,19 @@ def test_rows_outside_the_grid_are_named_not_used(tmp_path, tiny, capsys, monkey
     rows = run(tmp_path)
     assert "6 rows have settings that the grid does not have; they are not used" in capsys.readouterr().err
     assert {row["setting"]["lr"] for row in rows} == {0.1, 1.0, 10.0} and len(lines(tmp_path)) == 24
+
+
+def test_some_settings_alone_can_be_run(tmp_path, capsys):
+    folder = ["--results", str(tmp_path)]
+    assert command.main(["run", "tiny", "--only", "norm=batch", "lr=0.1", "--seeds", "2", *folder]) == 0
+    assert "tiny: 2 rows, 10 missing, 0 runs failed" in capsys.readouterr().out
+    rows = experiments.load("tiny", tmp_path)
+    assert [(row["setting"], row["seed"]) for row in rows] == [({"norm": "batch", "lr": 0.1}, seed) for seed in (0, 1)]
+    assert rows[0]["provenance"]["command"] == (
+        "python -m bnbook.experiments run tiny --seeds 2 --only norm=batch lr=0.1"
+    )
+    assert command.main(["run", "tiny", "--only", "norm", *folder]) == 1
+    assert "--only must be given as name=value, got norm" in capsys.readouterr().err
 
 
 def test_a_run_that_raises_has_no_row_and_the_others_go_on(tmp_path):
@@ -208,27 +225,28 @@ def test_a_run_with_the_wrong_measurements_fails(tmp_path, tiny, monkeypatch, ca
         (lambda row: row.update(test_accuracy=None), "has a test_accuracy that is no number: None"),
         (lambda row: row.update(test_accuracy=row["test_accuracy"] + 0.005), "of its images are correct"),
         (lambda row: row.update(correct="200:abc"), "has a correct that cannot be read"),
+        (lambda row: row.update(seconds="3"), "has a seconds of the wrong kind: '3'"),
+        (lambda row: row.update(seconds=None), None),  # not recorded
+        (lambda row: row.update(correct=None), None),  # dropped
         (lambda row: row.update(more=3), None),
     ],
 )
-def test_the_schema(tmp_path, tiny, change, message):
+def test_the_schema(tmp_path, change, message):
     row = run(tmp_path, seeds=(0,))[0]
-    assert experiment.problem(row, tiny) is None
+    tiny = experiment.find("tiny")
+    assert tiny.problem(row) is None
     change(row)
-    found = experiment.problem(row, tiny)
+    found = tiny.problem(row)
     assert found is message is None or message in found
 
 
-def test_the_committed_results_are_whole():
-    """Of every experiment that has some: no damage, no stale rows, none outside the grid."""
-    for name in {module.stem for module in (ROOT / "bnbook" / "experiments").glob("[!_]*.py")}:
-        path = experiment.file(name)
-        if not path.exists():
-            continue
-        module = experiment.find(name)
-        held = experiment.contents(module, path, range(module.SEEDS))
-        assert held.warnings(module, path) == []
-        assert held.rows
+@pytest.mark.parametrize("name", experiments.names() + experiments.study_names())
+def test_the_committed_results_are_whole(name):
+    """No damage, no stale rows, none outside the grid; of all but one, no planned run is missing."""
+    study = experiment.find(experiment.find(name).rows_of)
+    found = experiment.inventory(study, study.file(), range(study.seeds))
+    assert found.rows and found.warnings(study, study.file()) == []
+    assert not found.missing or name == "full_size"
 
 
 # --- experiments ------------------------------------------------------------------------------------------------------
@@ -245,18 +263,32 @@ def test_an_experiment_is_one_file(tmp_path):
     assert "BROKEN: the experiment 'broken' must define CLAIM, SOURCE, DATASET" in answer.stdout
     assert "new " in answer.stdout
     answer = tell("run", "new", "--results", tmp_path, "--seeds", "1", BNBOOK_EXPERIMENTS=str(tmp_path))
-    assert answer.returncode == 0 and len(results.read(tmp_path / "new.jsonl").rows) == 6
+    assert answer.returncode == 0 and len(Rows(tmp_path / "new.jsonl").read().rows) == 6
 
 
-def test_constants_left_out_have_the_values_that_the_package_says(tiny):
-    assert (tiny.METRIC, tiny.DELTA, tiny.CHANCE, tiny.NEEDS_MORE, tiny.FACTOR) == (
-        "test_accuracy", 0.005, 0.1, True, "the condition",
-    )  # fmt: skip
-    assert tiny.SEEDS == 3  # its own
-    for word, value in experiment.DEFAULTS.items():
+def test_constants_left_out_have_the_values_that_the_package_says():
+    tiny = experiment.find("tiny")
+    left_out = {
+        "METRIC": "test_accuracy",
+        "DELTA": 0.005,
+        "CHANCE": 0.1,
+        "NEEDS_MORE": True,
+        "FACTOR": "the condition",
+    }
+    assert {word: getattr(tiny, word.lower()) for word in left_out} == left_out
+    assert tiny.seeds == 3  # its own
+    for word, value in (left_out | {"SEEDS": experiment.Experiment.seeds}).items():
         assert f"    {word} = {json.dumps(value).replace('true', 'True')} " in experiments.__doc__
-    for word in experiment.NEEDED:
+    for word in experiment.NEEDED[experiment.Experiment]:
         assert word in experiments.__doc__
+
+
+def test_finding_an_experiment_changes_no_module(tiny):
+    before = set(vars(tiny))
+    found = experiment.find("tiny")
+    assert set(vars(tiny)) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.delta = 1.0
 
 
 @pytest.mark.parametrize(
@@ -283,6 +315,8 @@ def test_a_grid_that_cannot_be_kept_is_refused(tmp_path, tiny, monkeypatch, grid
         ({"seeds": (-1,)}, "not negative, got"),
         ({"seeds": ()}, "at least one"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"only": {"rate": "1"}}, "only must name norm, lr, got rate"),
+        ({"only": {"lr": "2", "norm": "none"}}, "where lr is 0.01, 0.1, 1; norm is none, batch; got lr 2, norm none"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(tmp_path, more, message):
@@ -307,7 +341,7 @@ def test_the_verdict_needs_all_planned_runs(tmp_path, tiny, monkeypatch):
     assert found.word == "inconclusive" and "6 of the 18 planned runs are missing" in found.sentence
     rows = run(tmp_path)
     assert "minus that of 'without BN'" in experiments.judge(rows).sentence
-    monkeypatch.setattr(tiny, "DELTA", -1)
+    monkeypatch.setattr(tiny, "DELTA", -1, raising=False)
     with pytest.raises(ValueError, match="delta must be at least 0"):  # it is this constant that counts
         experiments.judge(rows)
     monkeypatch.setattr(tiny, "DELTA", 0.005)
@@ -357,6 +391,21 @@ def test_show_says_what_came_out(tmp_path, capsys):
     values = [row["test_accuracy"] for row in rows[:3]]
     row = ["none", "0.01", "3", f"{np.mean(values):.4f}", f"{np.std(values, ddof=1):.4f}"]
     assert row in [line.split() for line in told.splitlines()]
+
+
+def test_studies_are_listed_apart_and_shown_without_a_verdict(tmp_path, capsys):
+    assert command.main(["list"]) == 0
+    claims, _, studies = capsys.readouterr().out.partition("Studies, which answer no claim:")
+    assert all(f"\n{name} " in claims and f"\n{name} " not in studies for name in experiments.names()[:-1])
+    assert all(f"\n{name} " in studies and f"\n{name} " not in claims for name in experiments.study_names())
+    assert command.main(["show", "numpy_cnn"]) == 0
+    shown = capsys.readouterr().out
+    assert "36 runs, their time was not recorded" in shown and "with BN     0.003      3" in shown
+    assert "claim" not in shown.lower() and "inconclusive" not in shown.lower()
+    assert command.main(["show", "numpy_cnn", "--figure", str(tmp_path / "f.png")]) == 1
+    assert "--figure needs an experiment with a claim, numpy_cnn is a study" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="with a claim, 'numpy_cnn' is a study"):
+        experiments.judge(experiments.load("numpy_cnn"))
 
 
 def test_show_goes_through_a_pipe_that_closes(tmp_path):

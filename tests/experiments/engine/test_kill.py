@@ -18,7 +18,9 @@ from distributed import LocalCluster
 
 from bnbook import experiments
 from bnbook.experiments import claims
-from bnbook.experiments.engine import rows as results
+from bnbook.experiments.engine.rows import Rows
+
+pytestmark = pytest.mark.long(seconds=80)
 
 EXAMPLES = Path(__file__).parent / "example_experiments"
 KILLS = 20
@@ -41,7 +43,7 @@ def expected(tmp_path_factory) -> list[dict]:
     subprocess.run(
         command(folder, 24), check=True, capture_output=True, env=os.environ | {"BNBOOK_EXPERIMENTS": str(EXAMPLES)}
     )
-    return results.read(folder / "tiny.jsonl").rows
+    return Rows(folder / "tiny.jsonl").read().rows
 
 
 def command(folder: Path, seeds: int, *more: object) -> list[str]:
@@ -78,7 +80,7 @@ def run_of(row: dict) -> str:
 
 
 def measured(rows: list[dict]) -> dict[str, tuple]:
-    return {run_of(row): (row["val_accuracy"], row["test_accuracy"], row["correct"]) for row in rows}
+    return {run_of(row): (row["val_accuracy"], row["test_accuracy"]) for row in rows}
 
 
 def traced(trace: Path, word: str) -> list[tuple[str, int]]:
@@ -113,10 +115,10 @@ def ended(process: int) -> bool:
 
 def complete(folder: Path, expected: list[dict], seeds: int) -> None:
     """The file holds the rows of the grid, each once and each as an undisturbed process makes it."""
-    held = results.read(folder / "tiny.jsonl", key=lambda row: (run_of(row), row["version"]))
-    assert not held.damage and not held.truncated
-    assert len(held.rows) == 6 * seeds
-    assert measured(held.rows) == measured([row for row in expected if row["seed"] < seeds])
+    found = Rows(folder / "tiny.jsonl", lambda row: (run_of(row), row["version"])).read()
+    assert not found.damage and not found.truncated
+    assert len(found.rows) == 6 * seeds
+    assert measured(found.rows) == measured([row for row in expected if row["seed"] < seeds])
 
 
 def test_killed_at_any_moment_nothing_finished_is_lost_or_repeated(tmp_path, tiny, start, expected):
@@ -125,7 +127,7 @@ def test_killed_at_any_moment_nothing_finished_is_lost_or_repeated(tmp_path, tin
     workers: set[int] = set()
     for kill in range(KILLS):
         before = path.read_bytes() if path.exists() else b""
-        finished = {run_of(row) for row in results.read(path).rows}
+        finished = {run_of(row) for row in Rows(path).read().rows}
         begun = len(traced(tiny, "begin"))
         process = start(tmp_path, seeds, "--jobs", 2, TINY_SECONDS="0.35")
         if kill % 2:
@@ -141,31 +143,28 @@ def test_killed_at_any_moment_nothing_finished_is_lost_or_repeated(tmp_path, tin
         now = traced(tiny, "begin")[begun:]
         assert finished.isdisjoint(run for run, _ in now)
         workers |= {worker for _, worker in now}
-    assert 0 < len(results.read(path).rows) < 6 * seeds  # every kill hit a command at work
+    assert 0 < len(Rows(path).read().rows) < 6 * seeds  # every kill hit a command at work
     until(lambda: all(ended(worker) for worker in workers), 30)  # nobody works on for nobody
     process = start(tmp_path, seeds, "--jobs", 2)
     assert process.wait(180) == 0
     complete(tmp_path, expected, seeds)
 
 
-def test_two_commands_at_once_share_the_grid(tmp_path, tiny, start, expected):
+def test_two_commands_at_once_keep_one_row_of_a_run(tmp_path, tiny, start, expected):
     commands = [start(tmp_path, 4, "--jobs", jobs, TINY_SECONDS="0.1") for jobs in (1, 2)]
     said = [process.communicate(timeout=180) for process in commands]
     assert [process.returncode for process in commands] == [0, 0], said
     assert all("24 rows, 0 missing, 0 runs failed" in out for out, _ in said)
     complete(tmp_path, expected, 4)
     begun = traced(tiny, "begin")
-    assert len(begun) == 24 and len({worker for _, worker in begun}) == 3  # each run by one of them
+    assert len(begun) < 48 and len({worker for _, worker in begun}) == 3  # what one has made, the other leaves out
 
 
-def test_a_command_takes_over_from_one_that_is_killed(tmp_path, tiny, start, expected):
-    """The other is waiting for the last run of the one that dies."""
+def test_a_command_goes_on_when_another_is_killed(tmp_path, tiny, start, expected):
     first = start(tmp_path, 1, TINY_SECONDS="600")
     until(lambda: at_work(tiny))
     second = start(tmp_path, 1)
-    until(lambda: (tmp_path / "tiny.jsonl").exists() and len(results.read(tmp_path / "tiny.jsonl").rows) == 5)
-    time.sleep(0.3)
-    assert second.poll() is None
+    until(lambda: (tmp_path / "tiny.jsonl").exists())
     first.kill()
     assert second.wait(180) == 0
     complete(tmp_path, expected, 1)
@@ -195,12 +194,12 @@ def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path, tiny, start, expect
     """The terminal sends the signal to the workers as well, `kill -INT` does not."""
     process = start(tmp_path, 2, "--jobs", jobs, TINY_SECONDS="0.3")
     until(lambda: (tmp_path / "tiny.jsonl").exists() and at_work(tiny))
-    finished = results.read(tmp_path / "tiny.jsonl").rows
+    finished = Rows(tmp_path / "tiny.jsonl").read().rows
     (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "stopped; the same command goes on where it stopped" in err and "Traceback" not in err
-    assert results.read(tmp_path / "tiny.jsonl").rows[: len(finished)] == finished
+    assert Rows(tmp_path / "tiny.jsonl").read().rows[: len(finished)] == finished
     until(lambda: all(ended(worker) for _, worker in traced(tiny, "begin")), 30)
     assert start(tmp_path, 2).wait(180) == 0
     complete(tmp_path, expected, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,11 @@ def rows(tmp_path):
 
 
 def test_it_takes_from_there_what_belongs_to_the_rows_and_keeps_its_own():
-    sys.modules.pop(
-        "bnbook.experiments.claims.tiny_rate", None
-    )  # imported, perhaps, while another test had changed "tiny"
-    module, source = experiment.find("tiny_rate"), experiment.find("tiny")
-    for word in ("VERSION", "SEEDS", "CHANCE", "DATASET", "NETWORK", "STEPS", "grid", "run"):
-        assert getattr(module, word) is getattr(source, word)
-    assert (module.METRIC, module.DELTA) == ("best_rate", 0.5) and source.METRIC == "test_accuracy"
+    claim, source = experiment.find("tiny_rate"), experiment.find("tiny")
+    for word in ("version", "seeds", "chance", "dataset", "network", "steps", "grid", "run"):
+        assert getattr(claim, word) is getattr(source, word)
+    assert (claim.metric, claim.delta) == ("best_rate", 0.5) and source.metric == "test_accuracy"
+    assert (claim.name, claim.rows_of, source.rows_of) == ("tiny_rate", "tiny", "tiny")
 
 
 def test_it_has_the_rows_of_the_other_and_a_verdict_of_its_own(rows, tmp_path):
@@ -57,7 +54,7 @@ def test_it_has_no_runs_of_its_own(rows, tmp_path, capsys):
         experiments.run("tiny_rate", results=tmp_path)
     assert command.main(["show", "tiny_rate", "--results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert experiment.find("tiny_rate").QUESTION in shown and "test_accuracy" in shown  # the table is that of the rows
+    assert experiment.find("tiny_rate").question in shown and "test_accuracy" in shown  # the table is that of the rows
     assert experiments.judge(rows, "tiny_rate").sentence in shown
     assert command.main(["status", "--results", str(tmp_path)]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]

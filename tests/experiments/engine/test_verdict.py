@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from bnbook.experiments import Choice, Comparison, Incomplete, best, compare, select, verdict
-from bnbook.experiments.engine.rows import pack_bits
-from bnbook.experiments.engine.statistics import amount
+from bnbook.experiments.engine.bits import pack_bits
+from bnbook.experiments.engine.words import amount
 
 ARMS = ("with BN", "without BN")
 

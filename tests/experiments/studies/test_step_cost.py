@@ -1,12 +1,12 @@
-"""The command that times a step with batch normalization and without: what it writes, not how long it takes."""
+"""The study that times a step with batch normalization and without: what it writes, not how long it takes."""
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import pytest
 
+from bnbook import experiments
 from bnbook.experiments.studies import step_cost
 from bnbook.models.torch_mlp import mlp
 
@@ -34,18 +34,12 @@ def test_the_arms_take_turns_in_going_first(monkeypatch):
     assert all(order[i] == order[i + 1] for i in range(0, 16, 2)) and len(order) == 16
 
 
-def test_the_command_writes_times_and_where_they_come_from(tmp_path, capsys):
-    path = tmp_path / "new" / "cost.json"
-    assert step_cost.main(["--results", str(path), "--rounds", "3"]) == 0
-    written = json.loads(path.read_text())
-    times = written["seconds"]["small"]
+def test_its_rows_hold_times_and_where_they_come_from(tmp_path):
+    assert experiments.run("step_cost", results=tmp_path, quick=True, seeds=(0,), progress=False) == []
+    (row,) = experiments.load("step_cost", tmp_path, quick=True)
+    assert row["setting"] == {"network": "small", "rounds": 3}
+    times = row["step_seconds"]
     assert set(times) == {"with BN", "without BN"} and all(len(v) == 3 and min(v) > 0 for v in times.values())
-    assert written["provenance"]["command"] == "python -m bnbook.experiments.studies.step_cost --rounds 3"
-    assert {"processor", "date", "load", "torch", "commit"} <= written["provenance"].keys()
-    assert capsys.readouterr().out.startswith("small: ") and list(path.parent.iterdir()) == [path]
-
-
-def test_rounds_are_at_least_one(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        step_cost.main(["--results", str(tmp_path / "cost.json"), "--rounds", "0"])
-    assert "--rounds must be at least 1, got 0" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    quotients = [a / b for a, b in zip(*times.values(), strict=True)]
+    assert row["times"] == pytest.approx(sorted(quotients)[1]) and row["load"] >= 0
+    assert {"processor", "date", "torch", "commit"} <= row["provenance"].keys()

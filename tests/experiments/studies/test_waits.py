@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bnbook.experiments import RESULTS
-from bnbook.experiments.engine import rows as results
+from bnbook import experiments
 from bnbook.experiments.studies import ladder, waits
-from bnbook.train import Settings, report
+from bnbook.train import Settings
 
-RECORDED = results.read(RESULTS / "waits_cuda.jsonl").rows
+RECORDED = experiments.load("waits")
 
 
 def event(category, name, begin, length):
@@ -57,7 +56,8 @@ def test_a_trace_becomes_seconds_an_update():
 def test_updates_are_followed(rung, monkeypatch):
     """On a CPU, where there are batches and no kernels; the trace is a real one."""
     monkeypatch.setattr(waits, "TIMED", 3)
-    settings = ladder.settings(rung, "batch", 0, {"device": "cpu", "data": "subset", "evaluate": "val"})
+    setting = {"device": "cpu", "rung": rung, "norm": "batch", "epochs": 1, "images": 640}
+    settings = ladder.settings(setting, 0)
     followed = waits.follow(replace(settings, model="mlp", workers=0, threads=1))
     assert followed["seconds_per_update"] > followed["busy"]["CPU"] > 0
     assert len(followed["spans"]["CPU"]) == waits.DRAWN and not followed["kernels"]
@@ -65,16 +65,15 @@ def test_updates_are_followed(rung, monkeypatch):
 
 def test_without_a_card_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(waits.torch.cuda, "is_available", lambda: False)
-    assert waits.main(["--out", str(tmp_path / "waits.jsonl")]) == 2
-    assert "there is no CUDA device here" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert len(experiments.run("waits", results=tmp_path, quick=True, seeds=(0,), progress=False)) == 4
+    assert "there is no CUDA device here" in capsys.readouterr().err and not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_the_recorded_rows_are_whole():
-    made = {(row["rung"], row["settings"]["norm"]) for row in RECORDED}
-    assert made == {(rung, norm) for rung in ladder.RUNGS for norm in ladder.NORMS}
+    assert [row["setting"] for row in RECORDED] == waits.grid()
     for row in RECORDED:
         captured = Settings(**row["settings"]).capture == "graph"
-        assert row["version"] == report.VERSION and captured == (row["launches"] < 10)
+        assert captured == (row["launches"] < 10) and row["settings"]["norm"] == row["setting"]["norm"]
         assert 0 < row["busy"]["card"] < row["seconds_per_update"]
         kernels = sum(seconds for _, seconds in row["kernels"].values())
         assert kernels == pytest.approx(row["busy"]["card"] + row["busy"]["copy"], rel=0.05)
