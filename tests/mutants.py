@@ -26,6 +26,9 @@ LOSS = "tests/functional/test_loss.py"
 ERRORS = "tests/functional/test_errors.py"
 MODULES = "tests/nn/test_modules.py"
 LAYERS = "tests/nn/test_layers.py"
+INTEROP = "tests/interop/test_errors.py"
+KINDS = "tests/interop/test_kinds.py"
+PROBES = "tests/probes/test_kinds_of_models.py"
 
 
 def _n(name: str, old: str, new: str, test: str, why: str, module: str = "functional.batch_norm") -> Mutant:
@@ -733,6 +736,115 @@ MUTANTS = (
         f"{NORM}::test_float16_is_computed_in_float32[batch_norm-training-3d]",
         "the next layer refuses it",
         "functional._checks",
+    ),
+    # what stands in two places
+    _n(
+        "tied weights found twice",
+        "        if id(value) not in seen:\n",
+        "        if True:\n",
+        f"{MODULES}::test_what_is_tied_has_all_names_in_the_state_and_one_elsewhere",
+        "the number of parameters is too large",
+        "nn.module",
+    ),
+    _n(
+        "tied weights updated twice",
+        "self.params = list(dict.fromkeys(self.params))",
+        "self.params = list(self.params)",
+        f"{MODULES}::test_tied_weights_take_one_step[SGD-those of both layers]",
+        "a step of twice the size",
+        "optim",
+    ),
+    _n(
+        "old state dicts refused",
+        "        missing = [key for key in own if key not in state_dict and key not in may_be_missing]\n",
+        "        missing = [key for key in own if key not in state_dict]\n",
+        f"{MODULES}::test_old_state_dicts_have_no_count_of_batches",
+        "torch loads them",
+        "nn.module",
+    ),
+    # between the frameworks
+    _n(
+        "a class known by what it is made of",
+        "    return None if changed else known[base]\n",
+        "    return known[base]\n",
+        f"{KINDS}::test_what_only_has_the_name_is_refused[a convolution that standardizes]",
+        "its own forward computes something else",
+        "interop.layers",
+    ),
+    _n(
+        "settings before arrays",
+        "    before = target.arrays()\n    arrays = _fitting(",
+        "    before = target.arrays()\n"
+        '    target.set({} if settings == "keep" else _settings(pairs, target.layers, settings == "copy"))\n'
+        "    arrays = _fitting(",
+        f"{INTEROP}::test_wrong_arrays[a variance a little below zero-torch]",
+        "eps has changed although an array was refused",
+        "interop.weights",
+    ),
+    _n(
+        "half a state stays",
+        "                target.write({key: array})\n",
+        "                pass\n",
+        f"{KINDS}::test_what_the_framework_refuses_half_way[torch]",
+        "an error is to change nothing",
+        "interop.weights",
+    ),
+    _n(
+        "a small negative variance accepted",
+        'key.endswith("running_var") and (a < 0).any()',
+        'key.endswith("running_var") and (a < -1e-6).any()',
+        f"{INTEROP}::test_wrong_arrays[a variance a little below zero-numpy]",
+        "",
+        "interop.weights",
+    ),
+    _n(
+        "any softmax left out",
+        '    if last.options["dim"] not in (None, -1, 1):\n',
+        "    if False:\n",
+        f"{KINDS}::test_a_softmax_over_another_axis",
+        "the loss has one over the classes, not over the batch",
+        "interop.weights",
+    ),
+    _n(
+        "models in the model keep their old eps",
+        "            for model in self.models:\n",
+        "            for model in self.models[:1]:\n",
+        f"{INTEROP}::test_copied_settings_reach_models_in_the_model",
+        "a constant of the function that Keras has traced of them",
+        "interop.keras_models",
+    ),
+    # probes
+    _n(
+        "an output without a gradient",
+        "        if self._stack is not None and gradient is not None:\n",
+        "        if self._stack is not None:\n",
+        f"{PROBES}::test_a_part_that_the_loss_does_not_use_has_no_gradient[chunk]",
+        "the hook hears None, and the reader's own backward() raises",
+        "probes.recorder",
+    ),
+    _n(
+        "lists of several lengths",
+        "                entries += [None] * (self._passes - len(entries))\n",
+        "                pass\n",
+        "tests/probes/test_probes.py::test_entries_line_up_with_the_passes",
+        "a layer that the last pass did not reach",
+        "probes.recorder",
+    ),
+    _n(
+        "closures not looked into",
+        "        return [*(value.__closure__ or ()), *(",
+        "        return [*(",
+        f"{PROBES}::test_a_teacher_that_is_not_registered_stays_as_it_is[a closure-]",
+        "the running mean of a teacher moves while its student is looked at",
+        "probes.untouched",
+    ),
+    _n(
+        "values in tuples stay changed",
+        "                    tensor.data.copy_(before)\n",
+        "                    pass\n",
+        f"{PROBES}::test_tensors_and_values_in_containers_are_put_back",
+        "",
+        "probes.untouched",
     ),
 )
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import data, nn
 from .recorder import Layers, Recorder, choose
+from .untouched import on_copies, random_states
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +30,18 @@ def record(
     """Per layer its output for one batch, and the gradient of the loss for that output (None where there is none).
 
     The model stays as it is: parameters and their gradients, statistics, modes, hooks, random states, also when its
-    forward pass raises. Torch models are run on copies of their parameters and buffers, NumPy models are copied.
+    forward pass raises. Torch models are run on copies of their parameters and buffers, NumPy models are copied. What
+    a torch model holds besides, modules that are not registered among it, is put back where it stands in attributes,
+    lists, tuples, dictionaries, sets, dataclasses, functions and their closures. Into objects of other classes, class
+    attributes and globals is not looked: what the forward pass changes there stays changed.
 
     Args:
         model: a torch model, or a `bnbook.nn.Sequential`. Layers are known by their names; the second call of a shared
             torch module adds "#2", a part of an output "[0]" (see `Recorder`). A torch module that only hands on the
             output of its last layer is left out, unless `layers` asks for it.
-        inputs: an array or a tensor (images as `data.load` gives them, uint8 (N, 28, 28), are standardized), or for
-            torch a tuple of arguments or a mapping of keyword arguments. Tensors go to the device of the model.
+        inputs: an array or a tensor (images as `data.load` gives them, a uint8 array (N, 28, 28), are standardized, and
+            none of another shape), or for torch a tuple or list of arguments or a mapping of keyword arguments; a named
+            tuple is one argument, a PackedSequence too. Tensors go to the device of the model.
         targets: what the loss compares with. None: no gradients, unless `loss` is a function of the output alone.
         loss: (output, targets) → the number whose gradients are taken; for NumPy models a layer like
             `nn.CrossEntropyLoss`, which is the default for integer targets.
@@ -49,12 +51,14 @@ def record(
     Raises:
         TypeError: a model or a loss of another kind; without `loss`, targets that are no class labels or an output
             that is no tensor.
-        ValueError: no such layer; a loss that is not one number or has no gradient; a compiled or a lazy model.
+        ValueError: no such layer; a loss that is not one number or has no gradient; a compiled or a lazy model; with a
+            loss, a model with reentrant checkpoints.
     """
-    if isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8:
+    if isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8 and inputs.shape[1:] == (28, 28):
         inputs = data.to_input(inputs)
     if isinstance(model, nn.Sequential):
-        return _record_numpy(model, inputs, targets, loss, layers, training)
+        with random_states():
+            return _record_numpy(model, inputs, targets, loss, layers, training)
     return _record_torch(model, inputs, targets, loss, layers, training)
 
 
@@ -91,11 +95,14 @@ def _record_torch(model, inputs, targets, loss, layers, training) -> Recorded:
 
     recorder = Recorder(model, layers=layers)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    args = [] if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    args = [] if isinstance(inputs, Mapping) else inputs if type(inputs) in (tuple, list) else [inputs]
     kwargs = inputs if isinstance(inputs, Mapping) else {}
-    with torch.inference_mode(False), _on_copies(model) as leaves, recorder:  # (which turns gradients on, too)
+    with torch.inference_mode(False), on_copies(model) as leaves, recorder:  # (which turns gradients on, too)
 
         def leaf(value):
+            if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+                value = value.to(device)
+                return value._replace(data=leaf(value.data))
             value = _tensor(value, device)
             if not isinstance(value, torch.Tensor) or not value.is_floating_point():
                 return value
@@ -106,9 +113,23 @@ def _record_torch(model, inputs, targets, loss, layers, training) -> Recorded:
             model.train(training)
         output = model(*map(leaf, args), **{name: leaf(value) for name, value in kwargs.items()})
         if targets is not None or loss is not None:
-            # Unlike backward(), it adds nothing to `.grad`; the recorder listens.
-            torch.autograd.grad(_loss(output, targets, loss), leaves, allow_unused=True)
+            _differentiate(_loss(output, targets, loss), leaves)
     return {name: (values[0], recorder.gradients[name][0]) for name, values in recorder.activations.items()}
+
+
+def _differentiate(loss: torch.Tensor, leaves: list[torch.Tensor]) -> None:
+    """Let the gradients flow, while the recorder listens: unlike `backward()` it adds nothing to `.grad`."""
+    import torch
+
+    try:
+        torch.autograd.grad(loss, leaves, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError(
+            "the model has reentrant checkpoints, which allow for `backward()` alone: make them with "
+            "use_reentrant=False, or give the inputs alone"
+        ) from error
 
 
 def _loss(output, targets, loss):
@@ -140,41 +161,3 @@ def _tensor(value, device):
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.copy())  # of any strides
     return value.detach().to(device, copy=True) if isinstance(value, torch.Tensor) else value
-
-
-@contextmanager
-def _on_copies(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Give the modules copies of their tensors; afterwards their attributes and the random states are as before.
-
-    Yields:
-        the copies of the parameters: leaves that require gradients, also where the parameters are frozen.
-
-    Raises:
-        ValueError: parameters of lazy modules, which have no values yet.
-    """
-    import torch
-
-    if lazy := [name for name, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)]:
-        raise ValueError(f"the model has parameters without values, {lazy}: call it once on a batch first")
-    tables = [vars(module) for module in model.modules()]  # what a module is: attributes, and dictionaries among them
-    tables += [value for table in tables for value in table.values() if type(value) in (dict, OrderedDict)]
-    before = [(table, dict(table)) for table in tables]
-    tensors = {id(v): v for table in tables for v in table.values() if isinstance(v, torch.Tensor)}
-    copies = {key: tensor.detach().clone() for key, tensor in tensors.items()}  # one each: tied weights remain tied
-    leaves = [copies[key] for key, v in tensors.items() if isinstance(v, torch.nn.Parameter) and v.is_floating_point()]
-    cuda = {tensor.device.index for tensor in tensors.values() if tensor.is_cuda}
-    python, numpy = random.getstate(), np.random.get_state()
-    mps = torch.mps.get_rng_state() if any(tensor.is_mps for tensor in tensors.values()) else None
-    with torch.random.fork_rng(cuda, device_type="cuda"):
-        try:
-            for table in tables:
-                table.update({name: copies[id(v)] for name, v in table.items() if id(v) in copies})
-            yield [leaf.requires_grad_() for leaf in leaves]
-        finally:
-            for table, content in before:
-                table.clear()
-                table.update(content)
-            random.setstate(python)
-            np.random.set_state(numpy)
-            if mps is not None:
-                torch.mps.set_rng_state(mps)

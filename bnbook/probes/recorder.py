@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,19 +30,21 @@ class Recorder:
     r"""Record what happens in a torch model inside a ``with`` block; after it no hook is left.
 
     An attribute for each of `what`, a dictionary of lists. A list has one entry per pass, that is per call of the model
-    (None where a layer was not reached), and one per step of an optimizer for `update_ratios`:
+    (None where a layer was not reached), and for `update_ratios` one per step of the optimizer of that parameter:
 
     - `activations`: module → its output, as it was before anything changed it in place;
     - `gradients`: module → the gradient, for that output, of what ``backward()`` was called on. None where none came
-      before the end of the block: under ``torch.no_grad``, below frozen parameters, detached. Of several the last;
+      before the end of the block: under ``torch.no_grad`` or in a reentrant checkpoint, below frozen parameters,
+      detached, not used by the loss. Of several the last;
     - `update_ratios`: parameter → $\lVert\Delta W\rVert/\lVert W\rVert$, over the norm before the step;
     - `batch_statistics`: batch normalization → μ and σ² (biased) of the batch it was given, in either mode;
     - `running_statistics`: batch normalization → its running statistics after the call;
     - `dead_units`: ReLU → the share of its units (axis 1) that are 0 for every example and position of the batch.
 
     The second call of a module in one pass is known as "name#2", and so on; the parts of an output that is no tensor as
-    "name[0]" or "name['key']"; the model itself as "". A module that only hands on the output of its last layer is not
-    recorded again, unless `layers` asks for it. Activations and gradients are NumPy copies, bfloat16 as float32.
+    "name[0]", "name['key']" or "name.field" (of a dataclass); the model itself as "". A module that only hands on the
+    output of its last layer is not recorded again, unless `layers` asks for it. Activations and gradients are NumPy
+    copies, bfloat16 as float32.
 
     Args:
         model: a torch model, on any device.
@@ -52,7 +55,8 @@ class Recorder:
 
     Raises:
         TypeError: no torch model.
-        ValueError: an unknown `what`; no such layer; a compiled model, into which hooks do not see.
+        ValueError: an unknown `what`; no such layer; a model compiled by torch.compile or torch.jit, into which hooks
+            do not see.
     """
 
     activations: dict[str, list]
@@ -88,6 +92,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         from torch.optim import optimizer
+        from torch.utils.module_tracker import ModuleTracker
 
         if self._stack is not None:
             raise RuntimeError("this Recorder is recording already")
@@ -95,25 +100,35 @@ class Recorder:
             stack.enter_context(self._model.register_forward_pre_hook(self._before_pass))
             for name, module in self._modules.items():
                 stack.enter_context(module.register_forward_hook(partial(self._after_call, name), with_kwargs=True))
+            stack.enter_context(self._model.register_forward_hook(self._after_pass))
             if "update_ratios" in vars(self):  # the hooks of all optimizers, so that none need be given
                 stack.enter_context(optimizer.register_optimizer_step_pre_hook(self._before_step))
                 stack.enter_context(optimizer.register_optimizer_step_post_hook(self._after_step))
             self._stack = stack.pop_all()
         self._last = self._weights = None
+        self._backward = ModuleTracker()  # is asked whether a backward pass is running, and tracks nothing
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
         self._stack = self._last = self._weights = None
+        self._after_pass()  # also of one that has raised
 
     def _before_pass(self, *_: object) -> None:
+        self._after_pass()
         self._passes += 1
         self._calls.clear()
+
+    def _after_pass(self, *_: object) -> None:
+        """Layers that were not reached have None for this pass, so that all lists are of one length."""
+        for table in (vars(self)[name] for name in WHAT if name in vars(self) and name != "update_ratios"):
+            for entries in table.values():
+                entries += [None] * (self._passes - len(entries))
 
     def _after_call(self, name: str, module: torch.nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         import torch
 
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint computes its part again during the backward pass
+        if self._backward.is_bw:  # a checkpoint computes its part again during the backward pass
             return
         self._calls[name] += 1
         call = name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
@@ -126,7 +141,8 @@ class Recorder:
                     tensor.register_hook(partial(self._on_gradient, entries, len(entries) - 1))
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             self._record_statistics(call, module, *args, **kwargs)
-        if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6) and "dead_units" in vars(self) and output.ndim >= 2:
+        is_relu = isinstance(module, torch.nn.ReLU | torch.nn.ReLU6) and isinstance(output, torch.Tensor)
+        if is_relu and "dead_units" in vars(self) and output.ndim >= 2:
             dead = (output == 0).all(dim=_all_but_channels(output))
             self._put(self.dead_units, call, dead.float().mean().item())
 
@@ -137,10 +153,12 @@ class Recorder:
         counts = isinstance(output, torch.Tensor) and not output.is_inference()
         last, self._last = self._last, (output, output._version if counts else 0)
         same = last is not None and last[0] is output and last[1] == self._last[1]
-        return same and self._all and any(module.children())
+        # (a child may have a length, or refuse to be asked for it: its truth says nothing)
+        return same and self._all and next(module.children(), None) is not None
 
-    def _on_gradient(self, entries: list, index: int, gradient: torch.Tensor) -> None:
-        if self._stack is not None:
+    def _on_gradient(self, entries: list, index: int, gradient: torch.Tensor | None) -> None:
+        # torch calls it with None for an output that the loss does not use, one part of a `chunk` for example
+        if self._stack is not None and gradient is not None:
             entries[index] = self._keep(gradient)
 
     def _record_statistics(self, call: str, module: torch.nn.Module, input: torch.Tensor) -> None:
@@ -197,6 +215,11 @@ def _uncompiled(model: Any) -> torch.nn.Module:
         raise TypeError(
             f"model must be a torch.nn.Module (an X-ray: or bnbook.nn.Sequential), got {type(model).__name__}"
         )
+    if scripted := [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
+        raise ValueError(
+            f"model is compiled by torch.jit (modules {scripted}), and its layers cannot be seen: give the model "
+            "before torch.jit.script or trace"
+        )
     if hasattr(model, "_orig_mod") or any(module._compiled_call_impl for module in model.modules()):
         raise ValueError("model is compiled, and its layers cannot be seen: give the model before torch.compile")
     return model
@@ -209,9 +232,14 @@ def _parts(name: str, output: Any) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(output, torch.Tensor):
         if output.is_floating_point():
             yield name, output
+    elif isinstance(output, torch.nn.utils.rnn.PackedSequence):
+        yield from _parts(f"{name}.data", output.data)  # the rest of it are sizes and orders
     elif isinstance(output, Mapping | tuple | list):
         for key, value in output.items() if isinstance(output, Mapping) else enumerate(output):
             yield from _parts(f"{name}[{key!r}]", value)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from _parts(f"{name}.{field.name}", getattr(output, field.name, None))
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
