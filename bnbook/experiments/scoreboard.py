@@ -191,7 +191,9 @@ def _count(row: Row) -> str:
 def _chapter(row: Row) -> str:
     """The chapter that measures a row, as a link where the book's contents list it."""
     words, toc = f"chapter {row.module.CHAPTER}", BOOK.parent / "_toc.yml"
-    found = re.search(rf"/({row.module.CHAPTER:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
+    found = re.search(
+        rf"/({row.module.CHAPTER:02}_\w+)$", toc.read_text(encoding="utf-8") if toc.exists() else "", flags=re.M
+    )
     return f"[{words}]({found[1]}.ipynb)" if found else words
 
 

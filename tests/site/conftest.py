@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("book")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
     command += ["--path-output", str(out), "-W", "--keep-going", "--quiet"]
-    build = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=600)
     if build.returncode:
         pytest.fail(f"the book does not build:\n{build.stderr[-4000:]}", pytrace=False)
     return out / "_build" / "html"

@@ -21,7 +21,7 @@ def recorded(folder: str | Path) -> list[dict]:
     rows = [row for path in sorted(Path(folder).glob("ladder_*.jsonl")) for row in ladder.read(path)]
     for path in sorted(Path(folder).glob("train_*.json")):
         try:
-            row = json.loads(path.read_text())
+            row = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ResultsError(f"{path} is not JSON ({error}): make it anew or restore it") from None
         if wrong := report.problem(row) if isinstance(row, dict) else "is not a report":

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = json.dumps({"provenance": source, "updates": UPDATES, "seconds": seconds}, indent=1)
     args.results.parent.mkdir(parents=True, exist_ok=True)
     unfinished = args.results.with_suffix(".part")
-    unfinished.write_text(text + "\n")
+    unfinished.write_text(text + "\n", encoding="utf-8")
     unfinished.replace(args.results)
     return 0
 

@@ -235,7 +235,7 @@ def test_a_truncated_last_line_is_reported_dropped_and_repeated(tmp_path, splits
 
 def test_nothing_of_a_long_truncated_line_stays(tmp_path, splits, trained):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"version": 1, "xray": [' + "0.1, " * 10_000)
+    path.write_text('{"version": 1, "xray": [' + "0.1, " * 10_000, encoding="utf-8")
     assert len(run_all(path, splits)) == len(path.read_bytes().splitlines()) == len(t.results(path)) == 16
 
 
@@ -251,7 +251,7 @@ def test_nothing_of_a_long_truncated_line_stays(tmp_path, splits, trained):
 def test_a_damaged_file_is_refused_and_left_alone(tmp_path, splits, trained, damage, message):
     path = tmp_path / "rows.jsonl"
     run_all(path, splits)
-    path.write_text("\n".join(damage(path.read_text().splitlines())) + "\n")
+    path.write_text("\n".join(damage(path.read_text(encoding="utf-8").splitlines())) + "\n", encoding="utf-8")
     before = path.read_bytes()
     for read in (t.results, lambda path: run_all(path, splits)):
         with pytest.raises(t.ResultsError, match=message):
@@ -284,7 +284,7 @@ def test_the_command_trains_and_says_what_it_needs(tmp_path, trained, splits, mo
     assert t.results(path)[0]["provenance"]["command"] == (
         "python -m bnbook.experiments.studies.numpy_cnn --rates 0.01 0.03 0.1 0.3 --seeds 0"
     )
-    path.write_text("{}\n")
+    path.write_text("{}\n", encoding="utf-8")
     assert t.main(["--results", str(path)]) == 1
     assert "line 1 has no version" in capsys.readouterr().err
 
@@ -292,7 +292,10 @@ def test_the_command_trains_and_says_what_it_needs(tmp_path, trained, splits, mo
 def test_it_needs_numpy_alone():
     code = "import sys, bnbook.experiments.studies.numpy_cnn"
     code += "; print({'torch', 'tqdm', 'matplotlib', 'scipy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+        == "set()\n"
+    )
 
 
 def test_the_committed_rows_are_complete():

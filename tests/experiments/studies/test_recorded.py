@@ -20,11 +20,11 @@ def row():
 
 def test_reports_and_ladders_are_read_and_other_versions_left_out(row, tmp_path):
     assert recorded(tmp_path) == []
-    (tmp_path / "train_a.json").write_text(json.dumps(row))
-    (tmp_path / "train_b.json").write_text(json.dumps(row | {"version": report.VERSION + 1}))
+    (tmp_path / "train_a.json").write_text(json.dumps(row), encoding="utf-8")
+    (tmp_path / "train_b.json").write_text(json.dumps(row | {"version": report.VERSION + 1}), encoding="utf-8")
     rung = row | {"rung": "device", "adds": ""}
-    (tmp_path / "ladder_cpu.jsonl").write_text(json.dumps(rung) + "\n")
-    (tmp_path / "other.json").write_text("{")
+    (tmp_path / "ladder_cpu.jsonl").write_text(json.dumps(rung) + "\n", encoding="utf-8")
+    (tmp_path / "other.json").write_text("{", encoding="utf-8")
     assert recorded(tmp_path) == [rung, row]
 
 
@@ -38,6 +38,6 @@ def test_reports_and_ladders_are_read_and_other_versions_left_out(row, tmp_path)
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(ResultsError, match=message):
         recorded(tmp_path)

@@ -37,7 +37,7 @@ def test_the_arms_take_turns_in_going_first(monkeypatch):
 def test_the_command_writes_times_and_where_they_come_from(tmp_path, capsys):
     path = tmp_path / "new" / "cost.json"
     assert step_cost.main(["--results", str(path), "--rounds", "3"]) == 0
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text(encoding="utf-8"))
     times = written["seconds"]["small"]
     assert set(times) == {"with BN", "without BN"} and all(len(v) == 3 and min(v) > 0 for v in times.values())
     assert written["provenance"]["command"] == "python -m bnbook.experiments.studies.step_cost --rounds 3"
