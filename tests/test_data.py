@@ -113,7 +113,7 @@ def test_core_and_embedded_data_need_numpy_alone():
         "import bnbook.checking.exercises, bnbook.data as d; d.load('val'); "
         "print(sorted({'pooch', 'tqdm', 'requests', 'torch', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.strip() == "[]"
 
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_picture_is_the_one_that_the_first_page_made():
-    cells = json.loads((ROOT / "book/index.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "book/index.ipynb").read_text(encoding="utf-8"))["cells"]
     pictures = [o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     assert (ROOT / "book/_assets/xray.png").read_bytes() == base64.b64decode(pictures[0]), (
         "save the picture of book/index.ipynb as book/_assets/xray.png"
@@ -18,7 +18,7 @@ def test_the_picture_is_the_one_that_the_first_page_made():
 
 
 def test_every_target_of_the_makefile_is_described():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
     assert targets
     assert [t for t in targets if f"`make {t}`" not in README] == []
 

@@ -64,7 +64,7 @@ def version_of(venv):
     """Return the version ("3.12") of the Python that an environment has now, or None where none runs."""
     command = [python_of(venv), "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
-        with open(os.devnull) as nothing:
+        with open(os.devnull, "wb") as nothing:
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=nothing).communicate()[0].decode().strip()
     except OSError:
         return None
@@ -85,8 +85,8 @@ def read_marker(venv):
 
 
 def write_marker(venv, marker):
-    with open(os.path.join(venv, MARKER), "w") as file:
-        file.write(json.dumps(marker, indent=1, sort_keys=True) + "\n")  # ASCII, whatever the path
+    with open(os.path.join(venv, MARKER), "wb") as file:
+        file.write(json.dumps(marker, indent=1, sort_keys=True).encode("ascii"))
 
 
 def state_of(venv, marker, version):

@@ -93,7 +93,7 @@ def _driver() -> str:
     """The version of the NVIDIA driver, which PyTorch does not know."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()[0]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=30).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         return "unknown"
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.ext.autodoc.mock import MockFinder
 
 DISPLAY = re.compile(r"^(?P<indent>[ ]*)\$\$(?P<tex>.+?)\$\$(?P<after>[^\n]*)$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"\$(?P<tex>[^$\n]+(?:\n[^$\n]+)?)\$")
@@ -40,7 +43,16 @@ def process(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     lines[:] = to_rest("\n".join(lines)).split("\n")
 
 
+def mock_throughout(app: Sphinx, config: Config) -> None:
+    """The same page whether PyTorch is installed or not: autodoc's mocks hold only while it imports what it documents.
+
+    Between that it imports modules to read their source, and with them what is there.
+    """
+    sys.meta_path.insert(0, MockFinder(config.autodoc_mock_imports))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", mock_throughout)
     # Before napoleon, which turns "Args:" into fields, at the default priority of 500.
     app.connect("autodoc-process-docstring", process, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -174,7 +174,7 @@ def test_a_complete_row_has_the_verdict_of_judge(results):
 
 def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
     file = results / "gradients.jsonl"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     row = scoreboard.row("gradients", results)
     assert (row.judged, row.word, row.comparisons) == (None, "no verdict yet", ())
     assert row.sentence == "No verdict yet: 559 of 560 planned runs."
@@ -184,11 +184,11 @@ def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
 
 def test_stale_rows_and_more_seeds_than_planned_do_not_count(results):
     file = results / "gradients.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     more = [line | {"seed": line["seed"] + 100} for line in lines if line["seed"] < 2]
     stale = [line | {"version": 0} for line in lines if line["seed"] == 9]
     kept = [line for line in lines if line["seed"] < 9 and line["setting"]["depth"] != 80]
-    file.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *more, *stale]))
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *more, *stale]), encoding="utf-8")
     settings = {json.dumps(line["setting"]) for line in lines}
     deep = {setting for setting in settings if json.loads(setting)["depth"] == 80}
     row = scoreboard.row("gradients", results)
@@ -203,7 +203,7 @@ def test_without_rows_there_is_no_verdict(tmp_path, name):
 
 
 def test_damaged_results_are_not_shown(results):
-    with (results / "gradients.jsonl").open("a") as file:
+    with (results / "gradients.jsonl").open("a", encoding="utf-8") as file:
         file.write("{}\n")
     with pytest.raises(ResultsError, match=r"gradients\.jsonl.*line 561"):
         scoreboard.row("gradients", results)
@@ -285,5 +285,5 @@ def test_a_row_links_to_its_chapter_where_the_contents_list_it(results, tmp_path
     assert "See [chapter 13](13_signals.ipynb)." in scoreboard.details(row)
     monkeypatch.setattr(scoreboard, "BOOK", tmp_path / "book")
     assert "See chapter 13." in scoreboard.details(row)
-    (tmp_path / "_toc.yml").write_text("chapters:\n  - file: book/13_other\n")
+    (tmp_path / "_toc.yml").write_text("chapters:\n  - file: book/13_other\n", encoding="utf-8")
     assert "See [chapter 13](13_other.ipynb)." in scoreboard.details(row)

@@ -133,7 +133,7 @@ from bnbook import interop
 for row in interop.conventions():
     print(row["framework"], "|", row["version"], "|", row["eps"])
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     lines = [line.split(" | ") for line in run.stdout.splitlines()]
     absent = [name for name, version, eps in lines if version == f"not installed: {missing}" and eps == "–"]
     assert len(lines) == len(SAID)

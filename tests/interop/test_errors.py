@@ -436,5 +436,5 @@ def test_the_module_needs_numpy_alone():
         "import sys, bnbook.interop\n"
         "print(sorted({'torch', 'tensorflow', 'keras', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "[]"

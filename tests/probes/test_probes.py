@@ -436,7 +436,7 @@ def test_importing_probes_imports_neither_torch_nor_matplotlib():
         "p.record(nn.Sequential(nn.Linear(3, 2)), np.ones((4, 3), np.float32), np.zeros(4, int))\n"
         "print({'torch', 'matplotlib', 'tensorflow'} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "set()"
 
 

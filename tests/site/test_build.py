@@ -52,5 +52,5 @@ def test_transparency_becomes_white():
 
 @pytest.mark.long
 def test_a_formula_keeps_its_full_stop(site):
-    text = (site / "book/02_forward.html").read_text()
+    text = (site / "book/02_forward.html").read_text(encoding="utf-8")
     assert re.search(r'<span class="nobreak"><span class="math[^>]*>.*?</span>[.,]</span>', text)

@@ -27,10 +27,12 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>One</title>
 def pages(tmp_path: Path) -> Path:
     for name in ("index.html", "search.html", "_static/site.js", "_static/katex/katex.min.css", "_images/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "_static/site.css").write_text('p { background: url("data:image/svg+xml,%3Csvg url(#a)") }')
+        (tmp_path / name).write_text("", encoding="utf-8")
+    (tmp_path / "_static/site.css").write_text(
+        'p { background: url("data:image/svg+xml,%3Csvg url(#a)") }', encoding="utf-8"
+    )
     (tmp_path / "book").mkdir()
-    (tmp_path / "book/one.html").write_text(PAGE)
+    (tmp_path / "book/one.html").write_text(PAGE, encoding="utf-8")
     return tmp_path
 
 
@@ -64,7 +66,7 @@ def test_a_good_site_has_no_problems(pages: Path) -> None:
 )
 def test_a_planted_fault_is_named(pages: Path, old: str, new: str, problem: str) -> None:
     assert old in PAGE
-    (pages / "book/one.html").write_text(PAGE.replace(old, new, 1))
+    (pages / "book/one.html").write_text(PAGE.replace(old, new, 1), encoding="utf-8")
     found = book_check.problems_of_site(pages, ["book/one"])
     assert len(found) == 1
     assert found[0].startswith("book/one.html: ")
@@ -73,7 +75,7 @@ def test_a_planted_fault_is_named(pages: Path, old: str, new: str, problem: str)
 
 def test_missing_pages_and_fonts_from_outside_are_named(pages: Path) -> None:
     (pages / "index.html").unlink()
-    (pages / "_static/site.css").write_text("@font-face { src: url('https://example.org/a.woff2') }")
+    (pages / "_static/site.css").write_text("@font-face { src: url('https://example.org/a.woff2') }", encoding="utf-8")
     found = book_check.problems_of_site(pages, ["book/one", "book/two"])
     assert found == [
         "index.html: was not built",
@@ -87,17 +89,19 @@ def test_the_table_of_contents_is_read() -> None:
     assert "book/index" in documents and "book/bibliography" in documents
 
 
-def build(source: Path, **pages: str) -> tuple[subprocess.CompletedProcess, Path]:
-    """Build a small book with the book's own way of rendering and numbering."""
+def build(source: Path, before: str = "", **pages: str) -> tuple[subprocess.CompletedProcess, Path]:
+    """Build a small book with the book's own way of rendering, numbering and documenting."""
     (source / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
-        "extensions = ['myst_parser', 'book_katex', 'book_numbers']\n"
-        "myst_enable_extensions = ['dollarmath']\nnumfig = True\nhtml_math_renderer = 'katex'\n"
+        "extensions = ['myst_parser', 'book_katex', 'book_numbers', 'sphinx.ext.autodoc', 'book_docstrings']\n"
+        f"autodoc_mock_imports = ['torch', 'tensorflow', 'keras']\n{before}\n"
+        "myst_enable_extensions = ['dollarmath']\nnumfig = True\nhtml_math_renderer = 'katex'\n",
+        encoding="utf-8",
     )
     for name, text in pages.items():
-        (source / f"{name}.md").write_text(text)
+        (source / f"{name}.md").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(source), str(source / "out")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300), source / "out"
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300), source / "out"
 
 
 def test_formulas_are_rendered_and_numbered_by_chapter(tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_formulas_are_rendered_and_numbered_by_chapter(tmp_path: Path) -> None:
         plain="# Plain\n\nAs in {eq}`eq-c`.\n",
     )
     assert done.returncode == 0, done.stderr
-    seven, plain = (out / "seven.html").read_text(), (out / "plain.html").read_text()
+    seven, plain = (out / "seven.html").read_text(encoding="utf-8"), (out / "plain.html").read_text(encoding="utf-8")
     assert seven.count('<span class="katex">') == 3
     assert "<math" in seven and "katex.min.css" in seven
     assert "(7.1)" in seven and "(7.2)" in seven
@@ -142,3 +146,26 @@ def test_what_is_not_in_the_contents_is_excluded_by_name() -> None:
         folders[:] = [name for name in folders if not excluded(str(here / name)) and not excluded(f"{here / name}/x")]
         left += [str(here / name) for name in files if name.endswith((".md", ".ipynb", ".rst"))]
     assert [name for name in left if name.rpartition(".")[0] not in documents and not excluded(name)] == []
+
+
+HIDDEN = """
+class Hidden:
+    def find_spec(self, name, *more):
+        if name.partition(".")[0] in autodoc_mock_imports:
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def test_the_api_page_is_the_same_with_and_without_pytorch(tmp_path: Path) -> None:
+    modules = ("torch_mlp", "torch_statistics")  # what is documented of the first imports PyTorch before the second
+    page = "# API\n" + "".join(
+        f"\n```{{eval-rst}}\n.. automodule:: bnbook.models.{name}\n   :members:\n```\n" for name in modules
+    )
+    seen = []
+    for name, before in (("with", ""), ("without", HIDDEN)):
+        (tmp_path / name).mkdir()
+        done, out = build(tmp_path / name, before, index=page)
+        assert done.returncode == 0, done.stderr
+        seen.append((out / "index.html").read_text(encoding="utf-8"))
+    assert "GhostBatchNorm1d" in seen[0] and seen[0] == seen[1]

@@ -364,7 +364,7 @@ def test_a_folder_serves_one_run_at_a_time(tmp_path):
         "with reserved(pathlib.Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     )
     try:
         assert other.stdout.readline() == "mine\n"

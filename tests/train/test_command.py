@@ -46,7 +46,7 @@ def test_seconds_to_an_accuracy_are_those_of_the_first_row_that_reaches_it():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "book" / "results").glob("torch_*.json")), ids=lambda p: p.name)
 def test_the_committed_reports_are_whole(path):
-    assert report.problem(json.loads(path.read_text())) is None
+    assert report.problem(json.loads(path.read_text(encoding="utf-8"))) is None
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -81,10 +81,10 @@ def test_the_committed_reports_are_whole(path):
 )
 def test_a_bad_command_is_answered_in_one_line(arguments, status, message, tmp_path, capsys):
     file, folder = tmp_path / "file", tmp_path / "folder"
-    file.write_text("{}")
+    file.write_text("{}", encoding="utf-8")
     got, out, error = run(arguments.format(file=file, folder=folder), capsys)
     assert got == status and message in error and error.startswith("train: ") and error.count("\n") == 1, error
-    assert out == "" and file.read_text() == "{}" and os.listdir(tmp_path) == ["file"]
+    assert out == "" and file.read_text(encoding="utf-8") == "{}" and os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
@@ -122,15 +122,15 @@ def test_data_that_is_not_there(capsys, monkeypatch, tmp_path):
 def test_the_command_writes_what_the_run_was(tmp_path, capsys):
     out = tmp_path / "new" / "run.json"
     status, shown, error = run(f"{TINY} --checkpoint {tmp_path / 'c'} --out {out} --report", capsys)
-    row = json.loads(out.read_text())
+    row = json.loads(out.read_text(encoding="utf-8"))
     assert status == 0 and error == "" and report.problem(row) is None
     assert f"test accuracy  {row['final']['test_accuracy']:.4f}" in shown and "images/s" in shown and "commit" in shown
     assert row["provenance"]["command"].startswith("python -m bnbook.train --model mlp")
     assert run(f"{TINY} --out {out}", capsys)[0] == 1  # a finished run is not lost
     assert run(f"{TINY} --lr 0.3 --checkpoint {tmp_path / 'd'} --out {out} --resume", capsys)[0] == 1
-    assert json.loads(out.read_text()) == row
+    assert json.loads(out.read_text(encoding="utf-8")) == row
     status, shown, _ = run(f"{TINY} --checkpoint {tmp_path / 'c'} --out {out} --resume", capsys)
-    assert status == 0 and json.loads(out.read_text())["final"] == row["final"]
+    assert status == 0 and json.loads(out.read_text(encoding="utf-8"))["final"] == row["final"]
     assert os.listdir(out.parent) == ["run.json"]
 
 
@@ -166,7 +166,7 @@ def test_help_is_shown_on_a_terminal_without_the_letters(program):
 def test_a_report_without_a_name_goes_to_the_results(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(f"{TINY} --norm none --seed 2 --report", capsys)[0] == 0
-    row = json.loads((tmp_path / "book/results/train_mlp_none_subset_cpu_seed2.json").read_text())
+    row = json.loads((tmp_path / "book/results/train_mlp_none_subset_cpu_seed2.json").read_text(encoding="utf-8"))
     assert row["settings"]["seed"] == 2
 
 
@@ -210,7 +210,12 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     start = [sys.executable, "-m", "bnbook.train"]
     process = subprocess.Popen(
-        [*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        [*start, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env=environment,
     )
     assert process.stdout.readline().startswith("epoch 1/20")
     process.send_signal(signal.SIGINT)
@@ -223,7 +228,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     done = subprocess.run(
         [sys.executable, *shlex.split(words)[1:]],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=tmp_path,
         env=environment,
         timeout=120,

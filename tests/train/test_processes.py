@@ -56,7 +56,7 @@ def distance(a: Path, b: Path) -> float:
 def both(tmp_path_factory) -> Path:
     """Runs of two processes: with and without batch normalization, left alone, and interrupted and resumed."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "script.py").write_text(SCRIPT)
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "script.py"]
     commands = (
         f"0 {TINY} --norm none --checkpoint none --out none.json",
@@ -67,7 +67,9 @@ def both(tmp_path_factory) -> Path:
         f"0 {TINY} --checkpoint apart{{rank}}",
         f"1 {TINY} --checkpoint apart{{rank}} --resume",
     )
-    done = subprocess.run([*start, *commands], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [*start, *commands], cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=180
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("test accuracy") == 5 and done.stderr.count("train: stopped") == 1  # the first one shows
     assert done.stderr.count("is not the same for all processes: name a folder that they share") == 2
@@ -77,7 +79,7 @@ def both(tmp_path_factory) -> Path:
 def test_two_processes_are_one_without_batch_normalization(both, tmp_path, capsys):
     assert run(f"{TINY} --norm none --checkpoint {tmp_path / 'none'} --out {tmp_path / 'none.json'}", capsys)[0] == 0
     assert distance(both / "none", tmp_path / "none") < TOLERANCE
-    two, one = (json.loads((folder / "none.json").read_text()) for folder in (both, tmp_path))
+    two, one = (json.loads((folder / "none.json").read_text(encoding="utf-8")) for folder in (both, tmp_path))
     assert (two["processes"], one["processes"]) == (2, 1)
     assert two["provenance"]["command"].startswith("torchrun --nproc_per_node 2 -m bnbook.train")
     for a, b in zip(two["history"], one["history"], strict=True):

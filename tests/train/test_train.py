@@ -469,5 +469,5 @@ def test_it_needs_no_tqdm():
         "train(Settings(model='mlp', train_images=64, epochs=1))\n"
         "print({'scipy', 'matplotlib', 'pooch', 'tensorflow'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert "epoch 1/1" in done.stdout and done.stdout.endswith("set()\n")

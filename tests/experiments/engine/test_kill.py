@@ -63,7 +63,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
                 env=os.environ | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         )
@@ -85,7 +85,7 @@ def measured(rows: list[dict]) -> dict[str, tuple]:
 
 def traced(trace: Path, word: str) -> list[tuple[str, int]]:
     """(run, process) of the lines of the trace that begin with a word; not of one that is being written."""
-    lines = trace.read_text().rpartition("\n")[0].splitlines()
+    lines = trace.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
     return [
         (line.split(" ", 1)[1].rpartition(" ")[0], int(line.split()[-1])) for line in lines if line.startswith(word)
     ]

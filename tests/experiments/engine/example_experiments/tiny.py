@@ -70,7 +70,7 @@ def run(setting: dict, seed: int) -> dict:
 
 def trace(text: str) -> None:
     if path := os.environ.get("TINY_TRACE"):
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(f"{text} {os.getpid()}\n")
 
 
