@@ -51,10 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder / name)
     for name, source in TESTS.items():
         (folder / "tests").mkdir(exist_ok=True)
-        (folder / "tests" / f"{name}.py").write_text(source)
+        (folder / "tests" / f"{name}.py").write_text(source, encoding="utf-8")
     (folder / "book").mkdir()
     for name in ("a.ipynb", "b.ipynb"):
-        (folder / "book" / name).write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+        (folder / "book" / name).write_text(
+            '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', encoding="utf-8"
+        )
     return folder
 
 
@@ -67,7 +69,12 @@ def test_what_is_left_out_is_said_and_the_longest_comes_first(folder: Path, work
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "pytest", "-o", "addopts=--import-mode=importlib", "-p", "no:nbval", "-v"]
         done = subprocess.run(
-            [*command, *workers, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+            [*command, *workers, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

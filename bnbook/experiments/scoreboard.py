@@ -191,7 +191,9 @@ def _count(row: Row) -> str:
 def _chapter(row: Row) -> str:
     """The chapter that measures a row, as a link where the book's contents list it."""
     title, toc = f"chapter {row.experiment.chapter}", BOOK.parent / "_toc.yml"
-    found = re.search(rf"/({row.experiment.chapter:02}_\w+)$", toc.read_text() if toc.exists() else "", flags=re.M)
+    found = re.search(
+        rf"/({row.experiment.chapter:02}_\w+)$", toc.read_text(encoding="utf-8") if toc.exists() else "", flags=re.M
+    )
     return f"[{title}]({found[1]}.ipynb)" if found else title
 
 

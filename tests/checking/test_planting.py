@@ -134,8 +134,8 @@ def test_notices_in_its_setup(broken):
 def test_every_outcome_is_told_apart(tmp_path, monkeypatch):
     """In one run: what one mutant does, the next does not notice."""
     monkeypatch.setattr(planting, "ROOT", tmp_path)
-    (tmp_path / "test_trials.py").write_text(TRIALS)
-    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
+    (tmp_path / "test_trials.py").write_text(TRIALS, encoding="utf-8")
+    (tmp_path / "test_broken.py").write_text("import no_such_module\n", encoding="utf-8")
     wrong = LINEAR.replace("weight.T", "weight.T + x")
     said = []
     cases = {

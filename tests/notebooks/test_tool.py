@@ -79,7 +79,7 @@ def test_awkward_cells_survive_or_are_refused(kind: str, source: str, kept: bool
 def test_a_failing_cell_leaves_the_notebook(repo: Path) -> None:
     path = repo / "book" / "01_trial.ipynb"
     before = path.read_bytes()
-    (repo / "bad.md").write_text("```{code-cell}\n1 / 0  # fails\n```\n")
+    (repo / "bad.md").write_text("```{code-cell}\n1 / 0  # fails\n```\n", encoding="utf-8")
     done = nb_command(repo, "apply", "bad.md", "book/01_trial.ipynb")
     assert done.returncode == 1
     assert "1 / 0  # fails" in done.stderr and "ZeroDivisionError" in done.stderr

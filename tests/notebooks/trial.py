@@ -125,7 +125,7 @@ def repository(folder: Path) -> Path:
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "book").mkdir()
-    (folder / "book" / "trial_checking.py").write_text(CHECKING)
+    (folder / "book" / "trial_checking.py").write_text(CHECKING, encoding="utf-8")
     return folder
 
 

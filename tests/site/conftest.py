@@ -20,7 +20,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
     out.mkdir(exist_ok=True)
-    with (out / "lock").open("w") as lock:
+    with (out / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
         said = out / "said"
         if not said.exists():
@@ -34,5 +34,5 @@ def _build(out: Path) -> str:
     """Build the pages in a folder; what is wrong with them, or nothing."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
     command += ["--path-output", str(out), "-W", "--keep-going", "--quiet"]
-    build = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1200)
+    build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=1200)
     return build.stderr or f"exit status {build.returncode}" if build.returncode else ""

@@ -185,4 +185,4 @@ def test_the_committed_rows_keep_no_bits_but_those_that_are_read(name):
         return
     chosen = completion.chosen_rows(name, rows)
     assert {experiment.row_key(row) for row in rows if row["correct"]} == chosen
-    assert '"correct": "' not in experiments.find(name).file().read_text()
+    assert '"correct": "' not in experiments.find(name).file().read_text(encoding="utf-8")

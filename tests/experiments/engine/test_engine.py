@@ -47,7 +47,7 @@ def run(folder: Path, **more) -> list[dict]:
 
 
 def lines(folder: Path) -> list[str]:
-    return (folder / "tiny.jsonl").read_text().splitlines()
+    return (folder / "tiny.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def tell(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
@@ -55,7 +55,7 @@ def tell(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "bnbook.experiments", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
         env=os.environ | environment,
     )
@@ -77,7 +77,7 @@ def test_every_run_of_the_grid_is_made_once_and_kept(tmp_path, tiny, monkeypatch
     assert experiment.inventory(experiment.find("tiny"), tmp_path / "tiny.jsonl", range(3)).missing == []
     before = (tmp_path / "tiny.jsonl").read_bytes()
     assert run(tmp_path) == rows and (tmp_path / "tiny.jsonl").read_bytes() == before
-    assert len((tmp_path / "trace").read_text().split("begin")) - 1 == 18
+    assert len((tmp_path / "trace").read_text(encoding="utf-8").split("begin")) - 1 == 18
     more = run(tmp_path, seeds=(7, 1))
     assert [(r["setting"], r["seed"]) for r in more] == [(s, seed) for s in tiny.grid() for seed in (0, 1, 2, 7)]
     assert (tmp_path / "tiny.jsonl").read_bytes().startswith(before)
@@ -115,7 +115,7 @@ def test_a_damaged_line_is_named_its_run_repeated_and_the_intact_rows_are_kept(t
     damaged = [*whole]
     damaged[3] = damaged[3][:100]
     damaged[5] = damaged[5].replace('"test_accuracy": ', '"test_accuracy": 1')  # not the share of correct images
-    (tmp_path / "tiny.jsonl").write_text("\n".join(damaged) + "\n")
+    (tmp_path / "tiny.jsonl").write_text("\n".join(damaged) + "\n", encoding="utf-8")
     with pytest.raises(ResultsError, match="line 4 is not JSON"):
         experiments.load("tiny", tmp_path)
     assert experiments.run("tiny", results=tmp_path, seeds=(0, 1), progress=False) == []
@@ -123,7 +123,7 @@ def test_a_damaged_line_is_named_its_run_repeated_and_the_intact_rows_are_kept(t
     assert "line 4 is not JSON" in told and "line 6 has a test_accuracy of 1" in told and "delete the line" in told
     assert lines(tmp_path)[:12] == damaged and len(lines(tmp_path)) == 14  # the two runs that were lost
     kept = [line for i, line in enumerate(lines(tmp_path)) if i not in (3, 5)]  # as the message says
-    (tmp_path / "tiny.jsonl").write_text("\n".join(kept) + "\n")
+    (tmp_path / "tiny.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     assert measured(experiments.load("tiny", tmp_path)) == measured(rows)
 
 
@@ -255,9 +255,11 @@ def test_the_committed_results_are_whole(name):
 def test_an_experiment_is_one_file(tmp_path):
     assert "tiny" in experiments.names()
     assert not any(name.startswith("_") for name in experiments.names())
-    (tmp_path / "new.py").write_text((EXAMPLES / "tiny.py").read_text().replace("softmax regression?", "new?"))
-    (tmp_path / "_shared.py").write_text("raise ImportError")
-    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "new.py").write_text(
+        (EXAMPLES / "tiny.py").read_text(encoding="utf-8").replace("softmax regression?", "new?"), encoding="utf-8"
+    )
+    (tmp_path / "_shared.py").write_text("raise ImportError", encoding="utf-8")
+    (tmp_path / "broken.py").write_text(BROKEN, encoding="utf-8")
     answer = tell("list", BNBOOK_EXPERIMENTS=str(tmp_path))
     assert answer.returncode == 1 and "_shared" not in answer.stdout
     assert "BROKEN: the experiment 'broken' must define CLAIM, SOURCE, DATASET" in answer.stdout
@@ -329,7 +331,10 @@ def test_the_package_stays_light():
     code = """
 import sys, bnbook.experiments
 print({"numpy", "torch", "scipy", "matplotlib", "joblib", "distributed", "tqdm"} & set(sys.modules))"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+        == "set()\n"
+    )
 
 
 # --- the pages and the command ----------------------------------------------------------------------------------------
@@ -411,7 +416,7 @@ def test_studies_are_listed_apart_and_shown_without_a_verdict(tmp_path, capsys):
 def test_show_goes_through_a_pipe_that_closes(tmp_path):
     run(tmp_path, seeds=(0,))
     words = [sys.executable, "-m", "bnbook.experiments", "show", "tiny", "--results", str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
 
@@ -424,7 +429,7 @@ def test_show_names_what_is_not_as_planned(tmp_path, tiny, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert "AT THE EDGE of its grid: lr" in told and "4 planned runs are missing" in told
     assert "Inconclusive: 4 of the 12 planned runs are missing." in told
-    (tmp_path / "tiny.jsonl").write_text("\n".join(lines(tmp_path)[:-1]) + "\n")
+    (tmp_path / "tiny.jsonl").write_text("\n".join(lines(tmp_path)[:-1]) + "\n", encoding="utf-8")
     assert command.main(["show", "tiny", *folder]) == 0
     assert "No comparison yet: lr 0.1 has no row of seed 1" in capsys.readouterr().out
     assert command.main(["show", "tiny", "--quick", *folder]) == 1
@@ -435,7 +440,7 @@ def test_status_counts_and_estimates(tmp_path, capsys):
     run(tmp_path, seeds=(0, 1))
     rows = [json.loads(line) for line in lines(tmp_path)]
     kept = [row | {"seconds": 100.0 * (1 + i % 6)} for i, row in enumerate(rows[:8]) if i != 5]
-    (tmp_path / "tiny.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept) + "{\n")
+    (tmp_path / "tiny.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept) + "{\n", encoding="utf-8")
     assert command.main(["status", "--results", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     words = next(line for line in out.splitlines() if line.startswith("tiny")).split(maxsplit=5)
@@ -465,7 +470,7 @@ def test_what_the_command_refuses(tmp_path, capsys, monkeypatch):
     ):
         assert command.main(arguments) == 1
         assert message in capsys.readouterr().err
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TINY_TRACE", str(tmp_path / "trace"))
     assert command.main(["run", "tiny", "--seeds", "1", "--results", str(tmp_path / "file")]) == 1
     assert "results must be a folder that can be written" in capsys.readouterr().err

@@ -31,7 +31,9 @@ print(written)
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, encoding="utf-8"
+    )
 
 
 def test_rows_come_back_in_order(tmp_path):
@@ -40,7 +42,7 @@ def test_rows_come_back_in_order(tmp_path):
     rows = [{"seed": seed, "name": "ε = 0", "values": [0.1, None, True]} for seed in range(3)]
     assert all(Rows(path).append(row) for row in rows)
     assert Rows(path).read() == (rows, {}, [], False)
-    assert "ε" in path.read_text() and path.read_bytes().count(b"\n") == 3
+    assert "ε" in path.read_text(encoding="utf-8") and path.read_bytes().count(b"\n") == 3
 
 
 def test_two_processes_write_every_row_whole(tmp_path):
@@ -135,7 +137,10 @@ def until_waiting(process: int) -> None:
     end = time.monotonic() + 60
     while True:
         assert time.monotonic() < end, "it does not wait"
-        if any("->" in line and f" {process} " in line for line in Path("/proc/locks").read_text().splitlines()):
+        if any(
+            "->" in line and f" {process} " in line
+            for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()
+        ):
             return
         time.sleep(0.01)
 
@@ -189,4 +194,7 @@ def test_reading_needs_no_numpy():
     """Workers set their number of threads before NumPy is imported."""
     code = "import sys, bnbook.experiments.engine.rows as r; r.Rows('nowhere').read()"
     code += "; print({'numpy', 'torch'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+        == "set()\n"
+    )

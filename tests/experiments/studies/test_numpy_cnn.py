@@ -161,7 +161,10 @@ def test_the_small_grid_is_run_by_the_engine(tmp_path):
 def test_it_needs_numpy_alone():
     code = "import sys, bnbook.experiments.studies.numpy_cnn"
     code += "; print({'torch', 'tqdm', 'matplotlib', 'scipy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+        == "set()\n"
+    )
 
 
 def test_the_committed_rows_are_complete():
