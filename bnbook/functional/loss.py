@@ -59,16 +59,18 @@ def cross_entropy(x: Array, target: Array, *, reduction: str = "mean") -> tuple[
         return (losses.sum() / log_p.dtype.type(target.size)).astype(x.dtype), cache
 
 
-def cross_entropy_backward(grad_y: Array | float = 1.0, *, cache: CrossEntropyCache) -> Array:
+def cross_entropy_backward(grad_y: Array | float = 1.0, cache: CrossEntropyCache | None = None) -> Array:
     r"""The gradient for the logits: $g\,(\operatorname{softmax}(x) - \text{one-hot}(\text{target}))$.
 
     Args:
         grad_y: the upstream gradient, 1 for a loss that ends the computation; with reduction "none" of target's shape.
-        cache: what `cross_entropy` returned, by its name, since grad_y before it may be left out.
+        cache: what `cross_entropy` returned; by its name where grad_y before it is left out.
 
     Raises:
-        ValueError: grad_y has not the shape of the loss. TypeError: it has another dtype.
+        ValueError: grad_y has not the shape of the loss. TypeError: it has another dtype; cache is another thing.
     """
+    if not isinstance(cache, CrossEntropyCache):
+        raise TypeError(f"cache must be what cross_entropy returned, got {type(cache).__name__}")
     log_p, target, reduction, dtype = cache
     if isinstance(grad_y, int | float | np.number):
         g = np.full(target.shape if reduction == "none" else (), grad_y, dtype=log_p.dtype)
