@@ -30,7 +30,7 @@ check: everything  ## run what is quick, in two minutes, while working
 CORE = .venv-core/$(subst /,_,$(PYTHON))-numpy$(NUMPY)
 test-core:  ## run the tests that need no PyTorch, on another Python or NumPy
 	@"$(PYTHON)" tools/set_up.py core --venv "$(CORE)" --named $(if $(NUMPY),--numpy "$(NUMPY)") -- $(PIP_ARGS)
-	"$(CORE)/bin/python" -m pytest -o addopts=--import-mode=importlib --ignore tests/site --ignore tests/notebooks tests
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 "$(CORE)/bin/python" -m pytest -o addopts=--import-mode=importlib -n auto --dist loadfile --ignore tests/site --ignore tests/notebooks tests
 
 lab: everything  ## open the notebooks
 	"$(VENV)/bin/jupyter" lab book

@@ -203,7 +203,7 @@ def test_a_python_that_will_do(minor):
 
 
 def test_a_python_that_is_too_old_can_read_it():
-    tree = ast.parse((ROOT / "tools/set_up.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "tools/set_up.py").read_text(encoding="ascii"))
     new = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Nonlocal, ast.AsyncFunctionDef, ast.Starred, ast.Match)
     assert [node.lineno for node in ast.walk(tree) if isinstance(node, new)] == []
     assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation] == []

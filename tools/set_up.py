@@ -172,7 +172,7 @@ def why(error):
     if "No matching distribution found" in error:
         return (
             "%s: the index of packages cannot be reached, or has no such package for Python %d.%d on %s %s. "
-            "Try again, or name another Python, as in: make book PYTHON=python3.12"
+            "Try again, or name another Python with PYTHON=python3.12, or another NumPy."
             % ((error,) + tuple(sys.version_info[:2]) + (platform.system(), platform.machine()))
         )
     return "The packages could not be installed (%s). Run the same again: what is there already is kept." % (
