@@ -143,7 +143,7 @@ def test_a_forked_process_has_threads_of_its_own(parts):
     y, _ = batch_norm(x, None, None, training=True)
     child = multiprocessing.get_context("fork").Process(target=_normalize_and_exit, args=(x, y))
     child.start()
-    child.join(60)
+    child.join(600)
     child.kill()
     child.join()
     assert child.exitcode == 0

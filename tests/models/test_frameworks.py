@@ -197,6 +197,6 @@ for _ in range(7):
     model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(2)])
     model.predict(tf.ones((4, 2)), verbose=0)  # a new network and a new trace every time: Python would warn
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=300)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=600)
     assert run.returncode == 0, run.stderr
     assert run.stderr == "" and run.stdout == ""

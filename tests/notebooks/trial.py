@@ -134,14 +134,14 @@ def pytest_in(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     environment |= {"OMP_NUM_THREADS": "2", "MPLBACKEND": "agg"}  # a kernel must not take these over
     return subprocess.run(
-        command, cwd=folder, env=environment | variables, capture_output=True, encoding="utf-8", timeout=240
+        command, cwd=folder, env=environment | variables, capture_output=True, encoding="utf-8", timeout=600
     )
 
 
 def nb_command(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "tools/nb.py", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=os.environ | variables, capture_output=True, encoding="utf-8", timeout=240
+        command, cwd=folder, env=os.environ | variables, capture_output=True, encoding="utf-8", timeout=600
     )
 
 

@@ -101,7 +101,7 @@ def build(source: Path, before: str = "", **pages: str) -> tuple[subprocess.Comp
     for name, text in pages.items():
         (source / f"{name}.md").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(source), str(source / "out")]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300), source / "out"
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=600), source / "out"
 
 
 def test_formulas_are_rendered_and_numbered_by_chapter(tmp_path: Path) -> None:

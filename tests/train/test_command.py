@@ -219,7 +219,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     )
     assert process.stdout.readline().startswith("epoch 1/20")
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130 and error.count("\n") == 1
     words = error.strip().removeprefix("train: stopped; go on with: ")
     assert words == shlex.join(["python", "-m", "bnbook.train", *arguments, "--resume"])
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
         encoding="utf-8",
         cwd=tmp_path,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     whole = quiet(replace(SMALL, model="mlp_dropout", epochs=20))

@@ -68,7 +68,7 @@ def both(tmp_path_factory) -> Path:
         f"1 {TINY} --checkpoint apart{{rank}} --resume",
     )
     done = subprocess.run(
-        [*start, *commands], cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=180
+        [*start, *commands], cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("test accuracy") == 5 and done.stderr.count("train: stopped") == 1  # the first one shows

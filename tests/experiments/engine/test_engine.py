@@ -56,7 +56,7 @@ def tell(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "bnbook.experiments", *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         env=os.environ | environment,
     )
 

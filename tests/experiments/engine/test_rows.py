@@ -49,7 +49,7 @@ def test_two_processes_write_every_row_whole(tmp_path):
     """Long and short rows, at once: without the lock lines are lost, or one runs into another."""
     path = tmp_path / "rows.jsonl"
     writers = [start(WRITER, path, name) for name in "ab"]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(600) for writer in writers] == [0, 0]
     rows, _, damage, truncated = Rows(path).read()
     assert not damage and not truncated
     assert [[row["i"] for row in rows if row["writer"] == name] for name in "ab"] == [list(range(150))] * 2
@@ -58,7 +58,7 @@ def test_two_processes_write_every_row_whole(tmp_path):
 def test_of_two_processes_one_writes_a_run(tmp_path):
     path = tmp_path / "rows.jsonl"
     writers = [start(SAME_RUNS, path, name) for name in "ab"]
-    written = [int(writer.communicate(timeout=60)[0]) for writer in writers]
+    written = [int(writer.communicate(timeout=600)[0]) for writer in writers]
     rows = Rows(path).read().rows
     assert sorted(row["i"] for row in rows) == list(range(60)) and sum(written) == 60
     keyed = Rows(path, lambda row: row["i"])
@@ -128,7 +128,7 @@ def test_a_row_that_waited_while_the_file_was_rewritten_is_not_lost(tmp_path):
         return lambda row: row | {"changed": True}
 
     assert Rows(path).rewrite(plan)
-    assert waiting[0].wait(60) == 0
+    assert waiting[0].wait(600) == 0
     assert Rows(path).read().rows == [{"i": 0, "changed": True}, {"i": 1}]
 
 
