@@ -311,8 +311,12 @@ UNREADABLE = [
 
 @pytest.mark.parametrize(("make", "error", "words"), UNREADABLE, ids=[row[2][:30] for row in UNREADABLE])
 def test_what_is_not_a_chain_of_known_layers(make, error, words):
+    """Neither as the source nor as the target of a state."""
     with pytest.raises(error, match=words):
         interop.state(make())
+    model = make()
+    if isinstance(model, nn.Module | torch.nn.Module | keras.Model):
+        refused(model, interop.state(SMALL.numpy()), error, words)
 
 
 def test_a_sequential_of_the_layers_of_a_class_has_its_keys():
