@@ -208,6 +208,14 @@ def test_another_order_of_the_layers(models, framework):
     refused(models[framework], interop.state(source), ValueError, r"(?s)not in the same order.*ReLU → BatchNorm → Max")
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_layers_with_other_names(models, framework):
+    layers = dict(SMALL.numpy().named_children())
+    source = nn.Sequential({f"my_{name}" if name in ("conv", "fc2") else name: layers[name] for name in layers})
+    words = "other names .*: 'my_conv' and 'conv', 'my_fc2' and 'fc2'; .* pass match='order'"
+    refused(models[framework], interop.state(source), ValueError, words)
+
+
 def test_as_it_circulates_keras_is_not_the_torch_network():
     before = interop.state(model := torch_cnn.cnn())
     with pytest.raises(ValueError, match=r"(?s)state: Conv2d → ReLU → BatchNorm.*model: Conv2d → BatchNorm → ReLU"):

@@ -341,6 +341,12 @@ def test_what_keras_has_and_torch_has_not(make, words):
     refused(make(), interop.state(SMALL.numpy()), ValueError, words)
 
 
+def test_an_array_that_is_no_variable():
+    model = chain(L.Dense(3, name="d"))
+    model.layers[0].bias = tf.ones(3)
+    refused(model, interop.state(SMALL.numpy()), ValueError, "d.bias is computed, not a variable of Keras")
+
+
 # --- an error and no change -------------------------------------------------------------------------------------------
 
 
