@@ -141,6 +141,7 @@ def test_a_report_has_the_faults_that_were_asked_for(fault):
         assert audit(report(np.random.default_rng(seed))) == set()
 
 
+@pytest.mark.long
 def test_the_overturned_setting_holds_with_a_margin():
     """The other arms of the exercise: the base setting is not overturned, the solution clearly is."""
     base, changed = (

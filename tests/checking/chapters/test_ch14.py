@@ -150,6 +150,7 @@ def test_the_mean_squares_are_those_of_the_derivation():
     np.testing.assert_allclose(skip[1:], 1, rtol=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answer", RIGHT["ch14.block"])
 def test_no_network_is_mistaken_by_the_right_answer(answer):
     rng = np.random.default_rng(1)
@@ -159,6 +160,7 @@ def test_no_network_is_mistaken_by_the_right_answer(answer):
             assert answer(skip, added) == kind
 
 
+@pytest.mark.long
 def test_the_overturned_setting_holds_with_a_margin():
     base, solved = (
         [ch14.accuracy(norm, **{**ch14.BASE, **change}, seed=7) for norm in ("batch", "none")]

@@ -92,6 +92,7 @@ WRONG = {
 }
 
 
+@pytest.mark.long
 def test_the_overturned_setting_holds_with_a_margin():
     """Other seeds than the check may draw: the base setting is not overturned, the solution clearly is."""
     lead, least = {}, {}

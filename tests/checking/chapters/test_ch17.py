@@ -132,6 +132,7 @@ def test_the_gradients_of_the_small_network_are_right():
             assert g[0, 1] == pytest.approx((up - down) / 2e-6, abs=1e-7)
 
 
+@pytest.mark.long
 def test_the_overturned_setting_holds_with_a_margin_and_the_base_does_not():
     base, changed = (
         [ch17.cosine(norm, 7, **{**ch17.SETTING, **change}) for norm in ("batch", "none")]

@@ -14,6 +14,7 @@ def small(monkeypatch):
     monkeypatch.setattr(data, "load", lambda split, subset=True: load(split))
 
 
+@pytest.mark.long
 def test_a_run_measures_what_is_compared(small):
     setting = {"norm": "batch", "lr": 0.03, "epochs": 2, "images": 1_280}
     row = full_size.run(setting, seed=0)

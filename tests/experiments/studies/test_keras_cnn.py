@@ -30,6 +30,7 @@ def test_rows_are_complete_and_say_where_they_come_from(rows):
         assert {"command", "tensorflow", "keras", "processor", "date", "commit"} <= set(row["provenance"])
 
 
+@pytest.mark.long
 def test_the_small_grid_is_run_by_the_engine(tmp_path, monkeypatch):
     models = pytest.importorskip("bnbook.models.keras_cnn", reason="TensorFlow is not installed")
     assert keras_cnn.ORDERS == models.ORDERS and keras_cnn.EPOCHS == models.EPOCHS
