@@ -35,10 +35,10 @@ FLAGS = [
 ]
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 UNFOLD = "document.querySelectorAll('article details').forEach(box => box.open = true)"
-# Of the tokens of code that look alike on a page, one stays: the contrasts of all take most of the time of axe.
+# Of the tokens of code and signatures that look alike on a page, one stays: the contrasts of all take most of the time of axe.
 KEEP_ONE_TOKEN_OF_A_KIND = """() => {
     const kinds = new Set(), others = [];
-    for (const token of document.querySelectorAll('.highlight pre span:not(:has(*))')) {
+    for (const token of document.querySelectorAll(':is(.highlight pre, dt.sig) span:not(:has(*))')) {
         const grounds = [];
         for (let box = token; box; box = box.parentElement) grounds.push(getComputedStyle(box).backgroundColor);
         const {color, fontSize, fontWeight, opacity} = getComputedStyle(token);
