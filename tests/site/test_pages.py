@@ -35,7 +35,7 @@ FLAGS = [
 ]
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 UNFOLD = "document.querySelectorAll('article details').forEach(box => box.open = true)"
-# Of the tokens of code and signatures that look alike on a page, one stays: the contrasts of all take most of the time of axe.
+# Of the tokens of code and signatures that look alike on a page, one stays: axe spends most of its time on contrasts.
 KEEP_ONE_TOKEN_OF_A_KIND = """() => {
     const kinds = new Set(), others = [];
     for (const token of document.querySelectorAll(':is(.highlight pre, dt.sig) span:not(:has(*))')) {
