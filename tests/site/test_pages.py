@@ -35,6 +35,7 @@ FLAGS = [
 ]
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 UNFOLD = "document.querySelectorAll('article details').forEach(box => box.open = true)"
+SETTLE = "document.fonts.ready.then(() => document.getAnimations().forEach(fade => fade.finish()))"
 # Of the tokens of code and signatures that look alike on a page, one stays: axe spends most of its time on contrasts.
 KEEP_ONE_TOKEN_OF_A_KIND = """() => {
     const kinds = new Set(), others = [];
@@ -82,6 +83,7 @@ class Visit:
 
 def violations(page: Page) -> list[str]:
     """What axe finds: the rule, and the first place where it is broken. The page is changed."""
+    page.evaluate(SETTLE)
     page.evaluate(KEEP_ONE_TOKEN_OF_A_KIND)
     page.evaluate(AXE)
     return [
@@ -111,7 +113,7 @@ def visit(site: Path, browser: Browser) -> Callable[[str], Visit]:
             page = open_page(browser, site / f"{document}.html", seen, width, color_scheme=scheme)
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             page.evaluate(UNFOLD)
-            page.evaluate("document.fonts.ready.then(() => document.getAnimations().forEach(fade => fade.finish()))")
+            page.evaluate(SETTLE)
             excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             if excess > 0:
                 seen.wider_than_the_window.append(f"by {excess} px at {width} px")
