@@ -174,10 +174,13 @@ class _Asking:
         self._reports: list = []
         self._without: dict[object, tuple[str, str]] = {}  # what tests do without a mistake
         self._uncollected: list[str] = []
+        self._skipped_files: set[str] = set()  # for want of a package
 
     def pytest_collectreport(self, report) -> None:
         if report.failed:
             self._uncollected.append(report.longreprtext)
+        elif report.skipped:
+            self._skipped_files.add(report.nodeid)
 
     def pytest_runtest_logreport(self, report) -> None:
         self._reports.append(report)
@@ -192,6 +195,8 @@ class _Asking:
     def _ask(self, mutant: Mutant, items: list) -> Result:
         test = mutant.killed_by
         chosen = [item for item in items if item.nodeid == test or item.nodeid.startswith((f"{test}[", f"{test}::"))]
+        if not chosen and test.partition("::")[0] in self._skipped_files:
+            return Result(mutant, "skipped")
         if not chosen:
             return Result(mutant, "could not run", "\n".join([f"no test is named {test}", *self._uncollected]))
         noticed, outcomes = "", set()

@@ -135,6 +135,7 @@ def test_every_outcome_is_told_apart(tmp_path, monkeypatch):
     """In one run: what one mutant does, the next does not notice."""
     monkeypatch.setattr(planting, "ROOT", tmp_path)
     (tmp_path / "test_trials.py").write_text(TRIALS, encoding="utf-8")
+    (tmp_path / "test_absent.py").write_text("import pytest\n\npytest.importorskip('absent')\n", encoding="utf-8")
     (tmp_path / "test_broken.py").write_text("import no_such_module\n", encoding="utf-8")
     wrong = LINEAR.replace("weight.T", "weight.T + x")
     said = []
@@ -144,6 +145,7 @@ def test_every_outcome_is_told_apart(tmp_path, monkeypatch):
         "killed in the setup": harmless(killed_by="test_trials.py::test_notices_in_its_setup", new=wrong),
         "survived the others": harmless(killed_by="test_trials.py::test_notices_in_its_setup"),
         "skipped": harmless(killed_by="test_trials.py::test_skips"),
+        "skipped, the whole file": harmless(killed_by="test_absent.py::test"),
         "could not run: .*test_fails fails without a mistake": harmless(killed_by="test_trials.py::test_fails"),
         "could not run: no test is named": harmless(killed_by="test_trials.py::test_one"),
         "could not run: no test is named .*no_such_module": harmless(killed_by="test_broken.py::test"),

@@ -400,6 +400,7 @@ def test_show_says_what_came_out(tmp_path, capsys):
 
 
 def test_studies_are_listed_apart_and_shown_without_a_verdict(tmp_path, capsys):
+    pytest.importorskip("torch", reason="torch is not installed, and most claims and studies are broken")
     assert command.main(["list"]) == 0
     claims, _, studies = capsys.readouterr().out.partition("Studies, which answer no claim:")
     assert all(f"\n{name} " in claims and f"\n{name} " not in studies for name in experiments.names()[:-1])
