@@ -11,6 +11,7 @@ import functools
 import importlib
 import io
 import os
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -158,8 +159,12 @@ def run(mutants: Iterable[Mutant], progress: Callable[[Result], object] = lambda
     options += ["-p", "no:cacheprovider", "-p", "no:logging", "-W", "ignore"]
     options += ["--capture=no", "--import-mode=importlib"]
     output = io.StringIO()
+    imported = {name: module for name, module in sys.modules.items() if getattr(module, "__file__", None) in files}
+    for name in imported:  # one that was skipped on its import would now pass for an empty file
+        del sys.modules[name]
     with _environment("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"), contextlib.redirect_stdout(output):
         pytest.main([*options, *(file for file in files if Path(file).is_file())], plugins=[asking])
+    sys.modules.update(imported)
     if asking.results is None:
         raise RuntimeError(f"the tests that notice mistakes could not be collected:\n{output.getvalue()}")
     return asking.results
