@@ -1,10 +1,9 @@
 """Pure functions on NumPy arrays, each with its backward, in the names and conventions of `torch.nn.functional`.
 
 Every `name(...)` returns `(y, cache)`; `name_backward(grad_y, cache)` returns the gradient of the input, followed by
-those of the parameters in argument order (None where a parameter was None); that of a loss defaults to grad_y = 1, and
-its cache is given by name. Inputs are never modified, except running statistics in training. Large arrays are
-normalized in as many threads as `OMP_NUM_THREADS` says when this is imported, else in one a processor; the numbers are
-the same bit by bit.
+those of the parameters in argument order (None where a parameter was None); of a loss grad_y
+defaults to 1. Inputs are never modified, except running statistics in training. Large arrays are normalized in as many
+threads as `OMP_NUM_THREADS` says when this is imported, else in one a processor; the numbers are the same bit by bit.
 """
 
 from .activation import relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
