@@ -8,6 +8,8 @@ from pathlib import Path
 import nb as tool
 import nb_guards as guards
 import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 
 NOTEBOOKS = tool.notebooks()
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -43,26 +45,48 @@ def test_list_of_cells_that_are_not_compared(capsys: pytest.CaptureFixture) -> N
         print("", *lines, sep="\n")
 
 
-@pytest.mark.long(seconds=50)
-@every_notebook
-def test_student_version(path: Path) -> None:
-    """Without solutions: nothing given away, and every check runs and says "not attempted".
+def cells_for_learners(path: Path) -> list[NotebookNode]:
+    """The imports, stubs and checks of the version without solutions.
 
-    Executed are the imports, the stubs and the checks: an exercise does not need the chapter's trained cells, and the
-    rest of the notebook is executed by nbval. That no cell needs what only a solution defines is a static guard.
+    An exercise does not need the chapter's trained cells, and the rest of the notebook is executed by nbval. That no
+    cell needs what only a solution defines is a static guard.
     """
     nb = tool.student(tool.read(path))
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert all("solution" not in guards.tags(cell) and not cell.outputs for cell in code)
-    checks = [cell for cell in code if guards.final_check(cell)]
-    assert len(checks) == len(guards.exercises(nb))
-    if not checks:
-        return
-    imports = guards.import_cells(nb)
-    nb.cells = [cell for cell in code if cell in imports or "exercise" in guards.tags(cell) or cell in checks]
-    tool.execute(nb, f"{path.name} without solutions")
-    for cell in nb.cells:
+    imports, checks = guards.import_cells(nb), [cell for cell in code if guards.final_check(cell)]
+    assert len(checks) == len(guards.exercises(nb)), f"{path.name}: an exercise without its check"
+    return [cell for cell in code if checks and (cell in imports or "exercise" in guards.tags(cell) or cell in checks)]
+
+
+@pytest.fixture(scope="module")
+def executed() -> dict[str, list[NotebookNode]]:
+    """By notebook, its cells for learners, executed in one kernel that forgets all names in between.
+
+    Starting a kernel and importing the frameworks takes longer than the cells. Where something is wrong, nothing: each
+    notebook is then executed by itself, and the one with the mistake says so.
+    """
+    cells = {path.name: cells_for_learners(path) for path in NOTEBOOKS}
+    together = new_notebook(cells=[cell for of_one in cells.values() for cell in (new_code_cell("%reset -f"), *of_one)])
+    for number, cell in enumerate(together.cells):  # one cell may stand in two notebooks
+        cell.id = f"cell-{number}"
+    try:
+        tool.execute(together, "all notebooks without solutions")
+    except tool.NotebookError:
+        return {}
+    return cells
+
+
+@pytest.mark.long(seconds=30)
+@every_notebook
+def test_student_version(path: Path, executed: dict[str, list[NotebookNode]]) -> None:
+    """Without solutions: nothing given away, and every check runs and says "not attempted"."""
+    if path.name in executed:
+        cells = executed[path.name]
+    else:
+        cells = cells_for_learners(path)
+        tool.execute(new_notebook(cells=cells), f"{path.name} without solutions")
+    for cell in cells:
         if name := guards.final_check(cell):
-            assert f"{name}: not attempted" in "\n".join(guards.output_texts(cell)), (
-                f"the check of {name} in {path.name}"
-            )
+            said = "\n".join(guards.output_texts(cell))
+            assert f"{name}: not attempted" in said, f"the check of {name} in {path.name}"

@@ -36,18 +36,28 @@ FLAGS = [
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 UNFOLD = "document.querySelectorAll('article details').forEach(box => box.open = true)"
 SETTLE = "document.fonts.ready.then(() => document.getAnimations().forEach(fade => fade.finish()))"
-# Of the tokens of code and signatures that look alike on a page, one stays: axe spends most of its time on contrasts.
-KEEP_ONE_TOKEN_OF_A_KIND = """() => {
-    const kinds = new Set(), others = [];
-    for (const token of document.querySelectorAll(':is(.highlight pre, dt.sig) span:not(:has(*))')) {
+# Of tokens of code and of formulas that look alike on a page, one stays: axe spends most of its time on contrasts.
+KEEP_ONE_OF_A_KIND = """() => {
+    const kinds = new Set();
+    const kindOf = leaf => {
         const grounds = [];
-        for (let box = token; box; box = box.parentElement) grounds.push(getComputedStyle(box).backgroundColor);
-        const {color, fontSize, fontWeight, opacity} = getComputedStyle(token);
-        const kind = [token.className, color, fontSize, fontWeight, opacity, ...grounds].join();
-        if (kinds.has(kind)) others.push(token);
-        kinds.add(kind);
+        for (let box = leaf; box; box = box.parentElement) grounds.push(getComputedStyle(box).backgroundColor);
+        const {color, fontSize, fontWeight, opacity} = getComputedStyle(leaf);
+        return [color, fontSize, fontWeight, opacity, ...new Set(grounds)].join();
+    };
+    const others = [];
+    for (const token of document.querySelectorAll(':is(.highlight pre, dt.sig) span:not(:has(*)), .katex')) {
+        const leaves = token.matches('.katex') ? token.querySelectorAll('.katex-html span:not(:has(*))') : [token];
+        const unseen = [...leaves].map(kindOf).filter(kind => !kinds.has(kind));
+        if (!unseen.length) others.push(token);
+        unseen.forEach(kind => kinds.add(kind));
     }
-    for (const token of others) token.replaceWith(token.textContent);
+    for (const token of others.filter(token => !token.matches('.katex'))) token.replaceWith(token.textContent);
+    const formulas = others.filter(token => token.matches('.katex')).map(token => [token, token.getBoundingClientRect()]);
+    for (const [formula, {width, height}] of formulas) {
+        formula.replaceChildren();
+        formula.style = `display: inline-block; width: ${width}px; height: ${height}px`;
+    }
     return kinds.size;
 }"""
 # axe does not count MathML as text, and so takes a table heading that is a formula for an empty one.
@@ -84,7 +94,7 @@ class Visit:
 def violations(page: Page) -> list[str]:
     """What axe finds: the rule, and the first place where it is broken. The page is changed."""
     page.evaluate(SETTLE)
-    page.evaluate(KEEP_ONE_TOKEN_OF_A_KIND)
+    page.evaluate(KEEP_ONE_OF_A_KIND)
     page.evaluate(AXE)
     return [
         f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:200]}"

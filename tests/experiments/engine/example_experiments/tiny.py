@@ -10,12 +10,15 @@ import os
 import signal
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import numpy as np
 
 from bnbook import data, nn, optim
 from bnbook.experiments import best, compare, select
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUESTION = "Does batch normalization help softmax regression on 64 images?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
@@ -79,7 +82,9 @@ def comparisons(rows: list[dict]) -> list:
     return [compare("each at its best rate", batch, none, arms=("with BN", "without BN"))]
 
 
-def figure(rows: list[dict]) -> matplotlib.figure.Figure:
-    drawn = matplotlib.figure.Figure()
+def figure(rows: list[dict]) -> Figure:
+    from matplotlib.figure import Figure
+
+    drawn = Figure()
     drawn.subplots().plot([row["setting"]["lr"] for row in rows], [row["test_accuracy"] for row in rows], "o")
     return drawn
