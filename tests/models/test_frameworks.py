@@ -130,6 +130,7 @@ class Seen(keras.callbacks.Callback):
         self.rates.append(float(self.model.optimizer.learning_rate))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", keras_cnn.ORDERS)
 @pytest.mark.parametrize("logits", [False, True], ids=["softmax", "logits"])
 def test_fit_learns(order, logits):
@@ -180,6 +181,7 @@ def test_fit_refuses(arguments, words):
     assert not model.compiled
 
 
+@pytest.mark.long
 def test_tensorflow_is_silent():
     """At its import, building, training and prediction, in compiled code, and however many networks there are."""
     code = """

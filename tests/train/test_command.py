@@ -202,6 +202,7 @@ def test_every_option_reaches_its_setting(monkeypatch, capsys):
     assert seen[1][0].compile == "default"
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     """A real process; its own words resume it, and the weights are those of a run that was left alone."""
     arguments = shlex.split(

@@ -462,6 +462,7 @@ def test_a_terminal_has_a_bar(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.long
 def test_it_needs_no_tqdm():
     code = (
         "import sys; sys.modules['tqdm'] = None\n"
