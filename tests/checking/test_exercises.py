@@ -31,7 +31,14 @@ for chapter in CHAPTERS:
 
 
 LONG = pytest.mark.long(seconds=120)
-ALSO_LONG = ("ch01.weight_std", "ch08.company", "ch08.diagnose", "ch14.block")  # seconds each, though they do not train
+ALSO_LONG = (
+    "ch01.weight_std",
+    "ch08.company",
+    "ch08.diagnose",
+    "ch13.network",
+    "ch13.setting",
+    "ch14.block",
+)  # by seconds
 
 
 def trains(exercise: str) -> bool:

@@ -142,6 +142,7 @@ def test_fit_learns(order, logits):
     assert model.loss.from_logits == logits
 
 
+@pytest.mark.long
 def test_fit_follows_the_recipe(monkeypatch):
     """Full batches only, every image at most once an epoch, another order every epoch, half a cosine, momentum 0.9."""
     images, labels = (a[:70] for a in data.load("train"))

@@ -154,6 +154,7 @@ def test_a_result_that_cannot_be_written_is_shown(tmp_path, capsys, monkeypatch)
     assert "\ntest accuracy " in shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["train", "experiments"])
 def test_help_is_shown_on_a_terminal_without_the_letters(program):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}

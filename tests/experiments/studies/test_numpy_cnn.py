@@ -31,6 +31,7 @@ def row(splits) -> dict:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_row_repeats_exactly_and_is_json(splits, row):
     again = t.train(t.Run("with BN", 0.03, 0, **SMALL), splits)
     assert again == row == json.loads(json.dumps(row, allow_nan=False))
