@@ -1,7 +1,8 @@
 """What the experiments share: the data as tensors, the updates, and the scores.
 
 Arms are paired: two runs with the same seed start from the same weights (set `torch.manual_seed(seed)` before the model
-is made) and see the same batches in the same order, which comes from a generator of its own.
+is made) and see the same batches in the same order, which comes from a generator of its own, as does
+the training set of a seed where an experiment draws one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .. import data
 from ..optim import cosine
 
 EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
+EMBEDDED = {"train": 10_000, "val": 2_000}
 
 
 @lru_cache(maxsize=8)
@@ -26,9 +28,10 @@ def split(name: str, count: int | None = None, half: bool = False) -> tuple[Tens
     """Standardized images (N, 1, 28, 28) in float32 and labels (N,) of a split, shared: do not change them.
 
     Args:
-        name: "train", "val" (the 2,000 embedded images) or "test" (all 10,000 official ones).
-        count: the first so many. Up to 10,000 training images come from the embedded split; more are the first of the
-            official ones, which hold no validation image up to 50,000.
+        name: "train", "val" or "test" (all 10,000 official images).
+        count: the first so many; by default the embedded ones, 10,000 to train on and 2,000 to validate. More training
+            images than those are the first of the official ones, which hold no validation image up to 50,000; more
+            validation images are the first of the official training images 50,000 to 59,999.
         half: 14x14 images, the means of 2x2 pixels: a quarter of the cost.
 
     Raises:
@@ -36,13 +39,34 @@ def split(name: str, count: int | None = None, half: bool = False) -> tuple[Tens
     """
     if name == "train" and count is not None and 50_000 < count < 60_000:
         raise ValueError(f"count must be at most 50000, or 60000 for all of them, got {count}")
-    images, labels = data.load(name, subset=name == "val" or (name == "train" and (count or 10_000) <= 10_000))
+    images, labels = data.load(name, subset=name in EMBEDDED and (count or 0) <= EMBEDDED[name])
     if count is not None and count > len(images):
         raise ValueError(f"count must be at most {len(images)}, the images of {name!r}, got {count}")
     x = torch.from_numpy(data.to_input(images[:count]))
     if half:
         x = nn.functional.avg_pool2d(x, 2)
     return x, torch.from_numpy(labels[:count])
+
+
+def subset(count: int, seed: int, half: bool = False) -> tuple[Tensor, Tensor]:
+    """The training set of a seed: `count` images and labels, drawn without replacement.
+
+    With one set for all seeds an interval covers the weights and the batches; with one per seed it covers the choice of
+    images as well. The smaller of two sets of a seed is the beginning of the larger, up to 9,999 and from 10,000 on.
+
+    Args:
+        count: fewer than 10,000 are drawn from the 10,000 embedded images; from 10,000 on, where those would be the
+            same set for every seed, from the first 50,000 official ones.
+        half: 14x14 images, as in `split`.
+
+    Raises:
+        ValueError: a count that is not from 1 to 50000.
+    """
+    if not 1 <= count <= 50_000:
+        raise ValueError(f"count must be from 1 to 50000, the training images that never validate, got {count}")
+    x, y = split("train", None if count < EMBEDDED["train"] else 50_000, half)
+    chosen = torch.from_numpy(np.random.default_rng([seed, 15]).permutation(len(x))[:count])
+    return x[chosen], y[chosen]
 
 
 def updates(

@@ -1,6 +1,7 @@
 """The networks of the experiments and the loop that trains them."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,11 @@ import torch
 from bnbook import data
 from bnbook.experiments import protocol as T
 from bnbook.models.torch_mlp import Block, initialize, mlp, residual_mlp
+
+needs_full_set = pytest.mark.skipif(
+    not os.environ.get("BNBOOK_DATA") and not data.SYSTEM_FOLDER.is_dir(),
+    reason="the full Fashion-MNIST is not here: neither BNBOOK_DATA nor Debian's package dataset-fashion-mnist",
+)
 
 
 def seeded(make, seed=0, **settings):
@@ -72,7 +78,9 @@ def test_initial_weights_have_the_variance_that_is_said(init, variance):
         (lambda: mlp(init=-1.0), "or a positive standard deviation, got -1.0"),
         (lambda: residual_mlp(depth=5), "depth must be even and at least 2, two layers a block, got 5"),
         (lambda: T.split("train", 55_000), "count must be at most 50000, or 60000"),
-        (lambda: T.split("val", 3_000), "count must be at most 2000, the images of 'val', got 3000"),
+        (lambda: T.split("val", 11_000), "count must be at most 10000, the images of 'val', got 11000"),
+        (lambda: T.subset(0, 1), "count must be from 1 to 50000, the training images that never validate, got 0"),
+        (lambda: T.subset(50_001, 1), "count must be from 1 to 50000, the training images .*, got 50001"),
     ],
 )
 def test_bad_settings_are_named(call, message):
@@ -156,6 +164,48 @@ def test_the_splits_of_the_experiments_are_disjoint_and_standardized():
     assert abs(float(x.mean())) < 0.02 and abs(float(x.std()) - 1) < 0.02
     images = {split: {image.tobytes() for image in data.load(split)[0]} for split in ("train", "val")}
     assert T.split("val")[0].shape[0] == 2_000 and len(images["train"] & images["val"]) < 5  # some images occur twice
+
+
+@needs_full_set
+def test_more_validation_images_are_the_last_of_the_official_training_images():
+    (x, y), (few, labels) = T.split("val", 10_000), T.split("val")
+    assert torch.equal(T.split("val", 2_000)[0], few) and len(few) == 2_000
+    images, official = data.load("train", subset=False)
+    assert np.array_equal(y.numpy(), official[50_000:]) and torch.equal(x, torch.tensor(data.to_input(images[50_000:])))
+    first, many = T.split("val", 5_000, True), T.split("train", 50_000, True)
+    assert torch.equal(first[1], y[:5_000]) and len(first[0]) == 5_000
+    place = {image.tobytes(): i for i, image in reversed(list(enumerate(first[0].numpy())))}
+    found = [
+        place[image.tobytes()] for image in torch.nn.functional.avg_pool2d(few, 2).numpy()
+    ]  # the few are among them
+    assert torch.equal(first[1][found], labels)
+    assert np.array_equal(many[1].numpy(), official[:50_000])  # and no training set has one of them
+
+
+def drawn(monkeypatch, count, seed, half=False):
+    """Which split a training set is drawn from, and which of its images."""
+    asked = []
+
+    def numbers(name, count=None, half=False):
+        asked.append((name, count, half))
+        return torch.arange(count or 10_000).view(-1, 1), torch.arange(count or 10_000) + 7
+
+    monkeypatch.setattr(T, "split", numbers)
+    x, y = T.subset(count, seed, half)
+    assert torch.equal(x.flatten() + 7, y) and len(y) == count == len(set(y.tolist()))
+    return asked, x.flatten()
+
+
+def test_the_training_set_of_a_seed(monkeypatch):
+    asked, few = drawn(monkeypatch, 300, 4, True)
+    assert asked == [("train", None, True)]  # the embedded images: no download
+    assert drawn(monkeypatch, 9_999, 4)[0] == [("train", None, False)]
+    asked, many = drawn(monkeypatch, 10_000, 4)
+    assert asked == [("train", 50_000, False)] and many.max() > 49_000
+    assert torch.equal(few, torch.from_numpy(np.random.default_rng([4, 15]).permutation(10_000)[:300]))
+    assert torch.equal(few, drawn(monkeypatch, 1_000, 4)[1][:300])
+    assert torch.equal(many, drawn(monkeypatch, 50_000, 4)[1][:10_000])
+    assert not torch.equal(few, drawn(monkeypatch, 300, 5)[1])
 
 
 def test_scores_of_known_logits():
