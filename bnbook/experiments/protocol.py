@@ -1,8 +1,8 @@
 """What the experiments share: the data as tensors, the updates, and the scores.
 
 Arms are paired: two runs with the same seed start from the same weights (set `torch.manual_seed(seed)` before the model
-is made) and see the same batches in the same order, which comes from a generator of its own, as does
-the training set of a seed where an experiment draws one.
+is made) and see the same batches in the same order, which comes from a generator of its own. Where an experiment draws
+the training set of a seed, or shifts and flips its images, each of these has a generator of its own, too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..optim import cosine
 
 EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
 EMBEDDED = {"train": 10_000, "val": 2_000}
+BACKGROUND = float(data.to_input(np.zeros((1, 28, 28), np.uint8))[0, 0, 0, 0])  # the standardized value of pixel 0
 
 
 @lru_cache(maxsize=8)
@@ -69,6 +70,33 @@ def subset(count: int, seed: int, half: bool = False) -> tuple[Tensor, Tensor]:
     return x[chosen], y[chosen]
 
 
+def shift_and_flip(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Every image moved by up to a 14th of its width in each direction, and mirrored with probability 1/2.
+
+    It is the augmentation of He et al. (2016, section 4.2), who pad by 4 of 32 pixels: pad with the background, crop
+    at random, flip at random; here by 1 pixel of 14 or 2 of 28.
+
+    Args:
+        x: standardized images (N, C, 14, 14) or (N, C, 28, 28).
+        rng: draws for each image the corner of the crop and the flip.
+
+    Returns:
+        new images of the same shape; `x` stays.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if x.shape[2:] not in ((14, 14), (28, 28)):
+        raise ValueError(f"x must be images (N, C, 14, 14) or (N, C, 28, 28), got the shape {tuple(x.shape)}")
+    images, size, pad = len(x), x.shape[-1], x.shape[-1] // 14
+    top, left = torch.from_numpy(rng.integers(2 * pad + 1, size=(2, images)))
+    flip = torch.from_numpy(rng.random(images) < 0.5)
+    padded = nn.functional.pad(x, (pad,) * 4, value=BACKGROUND)
+    crops = padded.unfold(2, size, 1).unfold(3, size, 1)  # (N, C, top, left, size, size), a view
+    moved = crops[torch.arange(images), :, top, left]
+    return torch.where(flip[:, None, None, None], moved.flip(-1), moved)
+
+
 def updates(
     model: nn.Module,
     x: Tensor,
@@ -82,6 +110,7 @@ def updates(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     schedule: str = "constant",
+    augment: bool = False,
 ) -> Iterator[tuple[int, float]]:
     """Train `model` in place and yield (step, loss of its batch) after every update, step 1 first.
 
@@ -91,10 +120,12 @@ def updates(
     Args:
         lr: the step η; with schedule "cosine" it falls along half a cosine to 0 after the last step.
         optimizer: "sgd" or "adam".
-        seed: of the order of the examples.
+        seed: of the order of the examples, and of their augmentation.
+        augment: shift and flip the images of every batch anew, see `shift_and_flip`.
 
     Raises:
-        ValueError: an unknown optimizer or schedule, or a batch larger than the training set.
+        ValueError: an unknown optimizer or schedule, a batch larger than the training set, or `augment` for what are no
+            images of 14x14 or 28x28.
     """
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"schedule must be constant or cosine, got {schedule!r}")
@@ -108,12 +139,14 @@ def updates(
     else:
         raise ValueError(f"optimizer must be sgd or adam, got {optimizer!r}")
     batches = _batches(len(x), batch_size, seed)
+    shifts = np.random.default_rng([seed, 2])  # a stream of its own: with and without it the batches are the same
     for step in range(1, steps + 1):
         if schedule == "cosine":
             optimize.param_groups[0]["lr"] = cosine(step - 1, steps, lr)
         batch = next(batches)
+        images = shift_and_flip(x[batch], shifts) if augment else x[batch]
         model.train()
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        loss = nn.functional.cross_entropy(model(images), y[batch])
         optimize.zero_grad()
         loss.backward()
         optimize.step()

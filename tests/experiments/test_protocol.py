@@ -150,6 +150,89 @@ def test_bad_training_settings_are_named(settings, message):
         next(T.updates(small(), *problem(), **{"steps": 1, "lr": 0.1, "seed": 0, "batch_size": 10} | settings))
 
 
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def variants(image, pad):
+    """Every shift of one image (H, W), then those of its mirror image."""
+    size = len(image)
+    for mirrored in (image, image[:, ::-1]):
+        for down in range(-pad, pad + 1):
+            for right in range(-pad, pad + 1):
+                moved = np.full_like(image, image[0, 0])
+                for i in range(max(0, down), min(size, size + down)):
+                    for j in range(max(0, right), min(size, size + right)):
+                        moved[i, j] = mirrored[i - down, j - right]
+                yield moved
+
+
+@pytest.mark.parametrize(("half", "pad"), [(True, 1), (False, 2)])
+def test_an_image_is_shifted_and_flipped_in_every_way_alike(half, pad):
+    image = T.split("train", 6, half)[0][5:]  # a boot: its pixels at the edges are background
+    expected = [v.tobytes() for v in variants(image[0, 0].numpy(), pad)]
+    kinds = len(set(expected))
+    assert kinds == 2 * (2 * pad + 1) ** 2 and float(image[0, 0, 0, 0]) == T.BACKGROUND
+    made = T.shift_and_flip(image.expand(200 * kinds, -1, -1, -1), np.random.default_rng(0))
+    assert made.shape == (200 * kinds, 1, *image.shape[2:]) and made.dtype == torch.float32
+    counts = dict.fromkeys(expected, 0)
+    for one in made.numpy():
+        counts[one.tobytes()] += 1  # a KeyError: not a shifted and flipped image
+    assert 130 < min(counts.values()) and max(counts.values()) < 270  # five standard deviations
+
+
+def test_what_is_moved_in_is_background_and_channels_move_together():
+    x = torch.ones(400, 3, 14, 14)
+    x[:, 1:] = torch.arange(14.0) + 20
+    made = T.shift_and_flip(x, np.random.default_rng(1))
+    assert set(made[:, 0].unique().tolist()) == {1.0, T.BACKGROUND} and (x[:, 0] == 1).all()
+    assert torch.equal(made[:, 1], made[:, 2]) and torch.equal(made[:, 0] == 1, made[:, 1] > 0)
+    assert (made[:, 0] == 1).flatten(1).sum(1).min() == 13 * 13
+
+
+class Seen(torch.nn.Linear):
+    """A network that keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__(196, 10)
+        self.images = []
+
+    def forward(self, x):
+        self.images.append(x.clone())
+        return super().forward(x.flatten(1))
+
+
+def shown(seed=0, **settings):
+    torch.manual_seed(0)
+    model = Seen()
+    x, y = T.split("train", 30, True)
+    losses = [loss for _, loss in T.updates(model, x, y, steps=9, lr=0.1, seed=seed, batch_size=10, **settings)]
+    return torch.cat(model.images), losses
+
+
+def shifted(x):
+    rng = np.random.default_rng([0, 2])
+    return torch.cat([T.shift_and_flip(part, rng) for part in x.split(10)])
+
+
+def test_batches_are_augmented_when_asked_alone_and_are_the_same_batches():
+    x = T.split("train", 30, True)[0]
+    batches = T._batches(30, 10, seed=0)
+    order = torch.cat([next(batches) for _ in range(9)])
+    plain, losses = shown()
+    assert torch.equal(plain, x[order]) and losses == shown(augment=False)[1]
+    augmented, others = shown(augment=True)
+    assert torch.equal(augmented, shifted(x[order])) and losses != others
+    assert torch.equal(augmented, shown(augment=True)[0])
+    assert not torch.equal(augmented[:10], augmented[30:40])  # every epoch anew
+
+
+def test_what_are_no_images_cannot_be_shifted():
+    with pytest.raises(ValueError, match=r"x must be images .*, got the shape \(10, 6\)"):
+        next(T.updates(small(), *problem(), steps=1, lr=0.1, seed=0, batch_size=10, augment=True))
+    with pytest.raises(ValueError, match=r"got the shape \(2, 1, 14, 28\)"):
+        T.shift_and_flip(torch.zeros(2, 1, 14, 28), np.random.default_rng(0))
+
+
 # --- data and scores -------------------------------------------------------------------------------------------------
 
 
