@@ -8,7 +8,7 @@ the training set of a seed, or shifts and flips its images, each of these has a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -111,6 +111,7 @@ def updates(
     weight_decay: float = 0.0,
     schedule: str = "constant",
     augment: bool = False,
+    slow: Collection[nn.Parameter] = (),
 ) -> Iterator[tuple[int, float]]:
     """Train `model` in place and yield (step, loss of its batch) after every update, step 1 first.
 
@@ -122,6 +123,7 @@ def updates(
         optimizer: "sgd" or "adam".
         seed: of the order of the examples, and of their augmentation.
         augment: shift and flip the images of every batch anew, see `shift_and_flip`.
+        slow: parameters that take a tenth of the step, as Fixup's scalars in its authors' code.
 
     Raises:
         ValueError: an unknown optimizer or schedule, a batch larger than the training set, or `augment` for what are no
@@ -131,7 +133,12 @@ def updates(
         raise ValueError(f"schedule must be constant or cosine, got {schedule!r}")
     if not 1 <= batch_size <= len(x):
         raise ValueError(f"batch_size must be from 1 to the {len(x)} training images, got {batch_size}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    slow_ones = {id(parameter) for parameter in slow}
+    groups: dict[float, list[nn.Parameter]] = {}  # by their share of the step
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(0.1 if id(parameter) in slow_ones else 1.0, []).append(parameter)
+    parameters = [{"params": of_group, "lr": share * lr, "share": share} for share, of_group in groups.items()]
     if optimizer == "sgd":
         optimize = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)
     elif optimizer == "adam":
@@ -142,7 +149,8 @@ def updates(
     shifts = np.random.default_rng([seed, 2])  # a stream of its own: with and without it the batches are the same
     for step in range(1, steps + 1):
         if schedule == "cosine":
-            optimize.param_groups[0]["lr"] = cosine(step - 1, steps, lr)
+            for group in optimize.param_groups:
+                group["lr"] = cosine(step - 1, steps, group["share"] * lr)
         batch = next(batches)
         images = shift_and_flip(x[batch], shifts) if augment else x[batch]
         model.train()

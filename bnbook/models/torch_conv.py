@@ -186,6 +186,12 @@ class Shift(nn.Module):
         return x + self.bias
 
 
+def scalars(model: nn.Module) -> list[nn.Parameter]:
+    """The learned numbers of all `Scale` and `Shift` layers."""
+    layers = (layer for layer in model.modules() if isinstance(layer, Scale | Shift))
+    return [parameter for layer in layers for parameter in layer.parameters()]
+
+
 @torch.no_grad()
 def _fixup(model: nn.Sequential) -> nn.Sequential:
     """The first two rules of Zhang et al. (2019, section 3), on initialized weights; the third is the layers'."""
