@@ -43,6 +43,7 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
     "It makes deeper networks trainable.": {
         "depth": "Deeper networks",
+        "conv_depth": "Deeper convolutional networks",
     },
     "It regularizes, so that other means become unnecessary.": {
         "regularization": "A regularizer",

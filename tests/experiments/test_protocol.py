@@ -131,6 +131,24 @@ def test_the_cosine_schedule_begins_at_lr_and_ends_near_zero(monkeypatch):
     assert seen == pytest.approx([0.1 * (1 + math.cos(math.pi * t / 10)) for t in range(10)])
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_slow_parameters_take_a_tenth_of_the_step(optimizer, schedule):
+    """Of the same steps otherwise: three of them, so that the schedule has come to more than its first rate."""
+    moved = []
+    for slow in (False, True):
+        model = small("none")
+        start = [p.detach().clone() for p in model.parameters()]
+        chosen = [model.fc1.weight, model.out.bias] if slow else []
+        more = dict(steps=3, lr=1e-4, seed=0, batch_size=50, optimizer=optimizer, schedule=schedule, slow=chosen)
+        for _ in T.updates(model, *problem(), **more):
+            pass
+        moved.append({n: p.detach() - s for (n, p), s in zip(model.named_parameters(), start, strict=True)})
+    for name, fast in moved[0].items():
+        share = 0.1 if name in ("fc1.weight", "out.bias") else 1.0
+        assert torch.allclose(moved[1][name], share * fast, rtol=0.05, atol=1e-7), name
+
+
 def test_a_run_that_diverges_ends_there():
     model = small("none")
     losses = [loss for _, loss in T.updates(model, *problem(), steps=300, lr=1e30, seed=0, batch_size=10)]

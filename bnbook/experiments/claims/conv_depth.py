@@ -30,7 +30,7 @@ DATASET = "Fashion-MNIST, 10,000 training images of 14x14 pixels, drawn anew for
 NETWORK = "residual networks of 3x3 convolutions, width 8"
 BATCH_SIZE, STEPS, WIDTH = 128, 390, 8  # five epochs of 78 updates
 METRIC, DELTA = "test_accuracy", 0.005
-FACTOR = "the depth"
+FACTOR = "the depth", "the network without BN"
 
 DEPTHS = (8, 20, 56)
 BN = "BN"
@@ -103,6 +103,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             chosen(rows, depth, BN),
             chosen(rows, depth, arm),
             arms=("with BN", "without BN"),
+            levels=(depth, arm),
         )
         for depth in depths(rows)
         for arm in ARMS
