@@ -52,11 +52,12 @@ KEEP_ONE_OF_A_KIND = """() => {
         if (!unseen.length) others.push(token);
         unseen.forEach(kind => kinds.add(kind));
     }
-    for (const token of others.filter(token => !token.matches('.katex'))) token.replaceWith(token.textContent);
-    const formulas = others.filter(token => token.matches('.katex')).map(token => [token, token.getBoundingClientRect()]);
-    for (const [formula, {width, height}] of formulas) {
-        formula.replaceChildren();
-        formula.style = `display: inline-block; width: ${width}px; height: ${height}px`;
+    const places = others.map(token => token.getBoundingClientRect());
+    for (const [i, token] of others.entries()) {
+        if (token.matches('.katex')) {  // takes as much room, or a line of words would become wider than the page
+            token.replaceChildren();
+            token.style = `display: inline-block; width: ${places[i].width}px; height: ${places[i].height}px`;
+        } else token.replaceWith(token.textContent);
     }
     return kinds.size;
 }"""
