@@ -5,6 +5,8 @@ list or a dictionary of answers that must be refused. What a checker draws depen
 """
 
 import importlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from bnbook.checking import check, exercises
 from tests.missing import missing
 
+BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted(path.stem.rpartition("_")[2] for path in Path(__file__).parent.glob("chapters/test_ch*.py"))
 RIGHT, WRONG = {}, {}
 for chapter in CHAPTERS:
@@ -27,7 +30,15 @@ for chapter in CHAPTERS:
     WRONG |= getattr(answers, "WRONG", {})
 
 
-TRAINS = pytest.mark.long(seconds=200)
+LONG = pytest.mark.long(seconds=120)
+ALSO_LONG = (
+    "ch01.weight_std",
+    "ch08.company",
+    "ch08.diagnose",
+    "ch13.network",
+    "ch13.setting",
+    "ch14.block",
+)  # by seconds
 
 
 def trains(exercise: str) -> bool:
@@ -35,31 +46,45 @@ def trains(exercise: str) -> bool:
     return exercise.endswith(".overturn")
 
 
-def cases(table: dict) -> list:
+def is_long(exercise: str) -> bool:
+    return trains(exercise) or exercise in ALSO_LONG
+
+
+def cases(table: dict, without: Callable[[str], bool] = lambda exercise: False) -> list:
     named = {name: group if isinstance(group, list | dict) else [group] for name, group in table.items()}
     return [
-        pytest.param(exercise, answer, id=f"{exercise}-{name}", marks=TRAINS if trains(exercise) else ())
+        pytest.param(exercise, answer, id=f"{exercise}-{name}", marks=LONG if is_long(exercise) else ())
         for exercise, group in named.items()
+        if not without(exercise)
         for name, answer in (group.items() if isinstance(group, dict) else enumerate(group))
     ]
 
 
-def checks(exercise: str) -> int:
-    """How often an answer is checked, each time on other cases."""
-    return 1 if trains(exercise) else 2
-
-
-@pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT))
+@pytest.mark.parametrize(("exercise", "answer"), cases(RIGHT, without=trains))
 def test_a_right_answer_is_correct(exercise, answer):
-    for _ in range(checks(exercise)):
+    for _ in range(2):  # on other cases each time
         verdict = check(exercise, answer)
         assert verdict.passed is True, verdict
         assert repr(verdict) == f"{exercise}: correct"
 
 
+@pytest.mark.parametrize("exercise", [name for name in RIGHT if trains(name)])
+def test_a_right_answer_that_trains_networks_is_that_of_the_chapter(exercise):
+    """nbval executes the solution there, and compares what the checker says: once is enough."""
+    (path,) = BOOK.glob(f"{exercise[2:4]}_*.ipynb")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (solution,) = (
+        cell
+        for cell in cells
+        if "solution" in cell["metadata"].get("tags", []) and f'check("{exercise}"' in "".join(cell["source"])
+    )
+    assert "nbval-ignore-output" not in solution["metadata"]["tags"]
+    assert solution["outputs"][0]["data"]["text/plain"] == [f"{exercise}: correct"]
+
+
 @pytest.mark.parametrize(("exercise", "answer"), cases(WRONG))
 def test_a_wrong_answer_is_refused(exercise, answer):
-    for _ in range(checks(exercise)):
+    for _ in range(1 if trains(exercise) else 2):
         verdict = check(exercise, answer)
         assert verdict.passed is False, verdict
         assert repr(verdict).startswith(f"{exercise}: not yet. ")

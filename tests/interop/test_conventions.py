@@ -124,6 +124,7 @@ def test_what_no_framework_does_is_said_too(monkeypatch, step, column, expected)
         assert interop.conventions()[0][column] == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["torch", "tensorflow", "onnx"])
 def test_what_is_not_installed_is_named(missing):
     code = f"""

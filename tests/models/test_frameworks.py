@@ -130,6 +130,7 @@ class Seen(keras.callbacks.Callback):
         self.rates.append(float(self.model.optimizer.learning_rate))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", keras_cnn.ORDERS)
 @pytest.mark.parametrize("logits", [False, True], ids=["softmax", "logits"])
 def test_fit_learns(order, logits):
@@ -141,6 +142,7 @@ def test_fit_learns(order, logits):
     assert model.loss.from_logits == logits
 
 
+@pytest.mark.long
 def test_fit_follows_the_recipe(monkeypatch):
     """Full batches only, every image at most once an epoch, another order every epoch, half a cosine, momentum 0.9."""
     images, labels = (a[:70] for a in data.load("train"))
@@ -180,6 +182,7 @@ def test_fit_refuses(arguments, words):
     assert not model.compiled
 
 
+@pytest.mark.long
 def test_tensorflow_is_silent():
     """At its import, building, training and prediction, in compiled code, and however many networks there are."""
     code = """

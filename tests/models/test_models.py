@@ -71,6 +71,7 @@ def test_twenty_float64_steps_next_to_torch(batch_norm):
     assert max(row.difference for row in rows) <= 1e-10, table(rows)
 
 
+@pytest.mark.long
 @needs_torch
 def test_twenty_float32_steps_next_to_torch():
     """In float32 one unit whose input is within rounding of 0 may be on in one network and off in the other.

@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from tests.notebooks.trial import cell_with, nb_command, order, pytest_in
 
 
+@pytest.mark.long
 def test_text_and_back_is_lossless(repo: Path, chapter: NotebookNode) -> None:
     path = repo / "again.ipynb"
     path.write_bytes((repo / "book" / "01_trial.ipynb").read_bytes())

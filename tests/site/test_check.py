@@ -104,6 +104,7 @@ def build(source: Path, before: str = "", **pages: str) -> tuple[subprocess.Comp
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=600), source / "out"
 
 
+@pytest.mark.long
 def test_formulas_are_rendered_and_numbered_by_chapter(tmp_path: Path) -> None:
     done, out = build(
         tmp_path,
@@ -157,6 +158,7 @@ sys.meta_path.insert(0, Hidden())
 """
 
 
+@pytest.mark.long
 def test_the_api_page_is_the_same_with_and_without_pytorch(tmp_path: Path) -> None:
     modules = ("torch_mlp", "torch_statistics")  # what is documented of the first imports PyTorch before the second
     page = "# API\n" + "".join(

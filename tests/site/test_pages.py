@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import book_check
 import pytest
+from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.site.conftest import ROOT
@@ -177,9 +178,19 @@ def test_maths_files_are_loaded_only_for_maths(visit: Callable[[str], Visit], do
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_maths_stands_in_the_page(site: Path, document: str) -> None:
+    """Every formula is there as what is shown, and none as TeX between dollars, before any script runs."""
+    page = BeautifulSoup((site / f"{document}.html").read_text(encoding="utf-8"), "html.parser")
+    assert [formula.get_text() for formula in page.select("article .math") if not formula.select(".katex-html")] == []
+    assert "$$" not in page.select_one("main").get_text()
+
+
+@pytest.mark.parametrize("document", ["book/04_backward", "book/notation", "book/api"])
 def test_maths_reads_without_javascript(site: Path, browser: Browser, document: str) -> None:
+    """Formulas are styled alike on all pages: these are one of each kind."""
     page = open_page(browser, site / f"{document}.html", Visit(), java_script_enabled=False)
     formulas = page.locator("article .math:visible").count()
+    assert formulas
     assert page.locator("article .math:visible .katex-html:visible").count() == formulas
     assert "$$" not in page.locator("main").inner_text()
     page.context.close()

@@ -358,6 +358,7 @@ def test_threads_that_are_not_given_are_those_of_the_checkpoint(tmp_path, monkey
     assert result.settings.threads == torch.get_num_threads() + 1
 
 
+@pytest.mark.long
 def test_a_folder_serves_one_run_at_a_time(tmp_path):
     code = (
         "import sys, pathlib; from bnbook.train.checkpoint import reserved\n"

@@ -154,6 +154,7 @@ def test_a_result_that_cannot_be_written_is_shown(tmp_path, capsys, monkeypatch)
     assert "\ntest accuracy " in shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["train", "experiments"])
 def test_help_is_shown_on_a_terminal_without_the_letters(program):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
@@ -202,6 +203,7 @@ def test_every_option_reaches_its_setting(monkeypatch, capsys):
     assert seen[1][0].compile == "default"
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     """A real process; its own words resume it, and the weights are those of a run that was left alone."""
     arguments = shlex.split(

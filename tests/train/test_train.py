@@ -41,6 +41,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_the_loop_is_plain_pytorch(one_thread):
     """Against a loop as a tutorial writes it, with torch's own schedule, and an accuracy counted by hand."""
     wanted = replace(SMALL, model="cnn", lr=0.05, momentum=0.8, weight_decay=1e-3, seed=3, train_images=200)
@@ -195,6 +196,7 @@ def test_subset_and_full_are_scored_where_they_should_be():
     assert (resolved.train_images, resolved.evaluate) == (50_000, "val")
 
 
+@pytest.mark.long
 @needs_full_set
 def test_no_image_validates_and_trains(monkeypatch):
     monkeypatch.setattr(data, "load", load_anew)
@@ -251,6 +253,7 @@ def test_preparation_leaves_no_trace(optimizer, updates):
     assert all(torch.equal(a, b) for a, b in zip(all_of(plain), all_of(prepared), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_update_is_the_same_update(monkeypatch, precision):
     """Traced by TorchDynamo, executed operation by operation: the default backend takes a minute to compile its C++."""
@@ -462,6 +465,7 @@ def test_a_terminal_has_a_bar(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.long
 def test_it_needs_no_tqdm():
     code = (
         "import sys; sys.modules['tqdm'] = None\n"

@@ -216,10 +216,11 @@ class _Runs:
         def calls() -> Iterator:
             for run in self._offered(batch):
                 begun.add(run)
-                yield delayed(_work_for)(os.getpid(), run, self.study.name, *self.pending[run], *self._said_of(run))
+                yield delayed(_outcome)(run, self.study.name, *self.pending[run], *self._said_of(run))
 
         try:
-            with parallel_config("loky", inner_max_num_threads=1):
+            ends = {"initializer": _end_with, "initargs": (os.getpid(),)}
+            with parallel_config("loky", inner_max_num_threads=1, **ends):
                 pool = Parallel(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
                 with _interrupts_held():
                     outcomes = pool(calls())  # starts the workers
@@ -276,17 +277,19 @@ def work(name: str, setting: dict, seed: int, command: str, phase: Mapping) -> t
         return None, traceback.format_exc()
 
 
-def _work_for(parent: int, run: str, *arguments: object) -> Outcome:
-    """`work` in a process that ends with its parent: nobody would take its row."""
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+def _outcome(run: str, *arguments: object) -> Outcome:
     return run, *work(*arguments)
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    """Let this process end with its parent, also one that has not begun to work: nobody would take its rows."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _row(study: Study, setting: dict, seed: int, command: str, phase: Mapping) -> dict:

@@ -135,6 +135,7 @@ WRONG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bug", BUGS)
 def test_logs_can_be_told_apart_with_a_margin(bug):
     for seed in range(5):

@@ -129,6 +129,7 @@ def test_a_card_waits_for_what_is_slow():
     assert late["CPU"] == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 7), (7, 8), (8, 9), (9, 10)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_settings_that_keep_the_weights_are_those_that_do(name):
     """The truth that the checker knows is that of real runs, of the network that the exercise names."""

@@ -121,6 +121,7 @@ def test_the_formula_is_what_a_simulation_gives():
         assert spread == pytest.approx(RIGHT["ch15.noise"](z, 100), rel=0.03)
 
 
+@pytest.mark.long
 def test_the_verdict_on_the_loss_stands_before_the_change():
     with_bn, without = ch15.scores("batch", 7), ch15.scores("none", 7)
     assert with_bn.loss < without.loss - 0.05

@@ -161,6 +161,7 @@ def test_the_figure_marks_rates_at_an_edge():
     matplotlib.pyplot.close(picture)
 
 
+@pytest.mark.long
 def test_a_run_repeats_and_its_scores_are_those_of_its_images(monkeypatch):
     monkeypatch.setattr(D, "STEPS", 80)
     setting = {"network": "residual", "norm": "skipinit", "init": "he", "depth": 10, "lr": 0.001}

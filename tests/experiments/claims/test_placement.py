@@ -145,6 +145,7 @@ def test_figures_are_drawn_from_rows_of_one_seed_and_of_five():
             matplotlib.pyplot.close(picture)
 
 
+@pytest.mark.long
 def test_a_run_scores_the_same_network_with_statistics_of_both_kinds(monkeypatch):
     def blind_without_dropout(model, x, dropout):
         if not dropout:

@@ -170,6 +170,7 @@ def test_figures_are_drawn_from_rows_of_one_seed_and_of_five():
             matplotlib.pyplot.close(picture)
 
 
+@pytest.mark.long
 def test_a_run_says_when_it_has_diverged_and_a_curve_has_all_marks():
     setting = {"optimizer": "SGD", "norm": "none", "init": "default", "lr": 10.0}
     assert learning_rate.run(setting, seed=0)["diverged"]

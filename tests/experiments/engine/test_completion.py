@@ -118,6 +118,7 @@ completion.keep_chosen_bits("tiny", Path(sys.argv[1]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "replaced, when, files",
     [

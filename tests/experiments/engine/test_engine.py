@@ -84,6 +84,7 @@ def test_every_run_of_the_grid_is_made_once_and_kept(tmp_path, tiny, monkeypatch
     assert (tmp_path / "tiny.jsonl").read_bytes().startswith(before)
 
 
+@pytest.mark.long
 def test_rows_are_the_same_whoever_makes_them(tmp_path):
     """In this process, by the command, and by two workers, which begin with one thread."""
     here = run(tmp_path / "here")
@@ -171,6 +172,7 @@ def test_some_settings_alone_can_be_run(tmp_path, capsys):
     assert "--only must be given as name=value, got norm" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_that_raises_has_no_row_and_the_others_go_on(tmp_path):
     raises = "batch 0.1 1;none 1.0 0"
     for jobs in (1, 2):
@@ -253,6 +255,7 @@ def test_the_committed_results_are_whole(name):
 # --- experiments ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_experiment_is_one_file(tmp_path):
     assert "tiny" in experiments.names()
     assert not any(name.startswith("_") for name in experiments.names())

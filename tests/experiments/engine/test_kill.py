@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -71,7 +72,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
 
     yield start
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too: they hold the other ends of its pipes
         process.communicate()
 
 
@@ -106,9 +108,10 @@ def until(condition: Callable[[], object], seconds: float = 600) -> object:
     return found
 
 
-def ended(process: int) -> bool:
+def ended(process: int | psutil.Process) -> bool:
     try:
-        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+        process = psutil.Process(process) if isinstance(process, int) else process
+        return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
@@ -134,7 +137,7 @@ def test_killed_at_any_moment_nothing_finished_is_lost_or_repeated(tmp_path, tin
             until(lambda before=before: path.exists() and path.stat().st_size != len(before))
             time.sleep(rng.choice((0, 0.0005, 0.001, 0.002, 0.4)))
         else:
-            time.sleep(rng.uniform(0.3, 2.2))
+            time.sleep(rng.uniform(0.3, 1.6))
         assert process.poll() is None, process.communicate()
         process.kill()
         process.wait()
@@ -144,10 +147,20 @@ def test_killed_at_any_moment_nothing_finished_is_lost_or_repeated(tmp_path, tin
         assert finished.isdisjoint(run for run, _ in now)
         workers |= {worker for _, worker in now}
     assert 0 < len(Rows(path).read().rows) < 6 * seeds  # every kill hit a command at work
-    until(lambda: all(ended(worker) for worker in workers), 30)  # nobody works on for nobody
+    until(lambda: all(map(ended, workers)), 30)
     process = start(tmp_path, seeds, "--jobs", 2)
     assert process.wait(600) == 0
     complete(tmp_path, expected, seeds)
+
+
+def test_workers_end_with_their_command_also_those_without_a_run(tmp_path, tiny, start):
+    """Nobody works, or waits, for nobody."""
+    process = start(tmp_path, 1, "--jobs", 2, "--only", "norm=batch", "lr=0.1", TINY_SECONDS="600")
+    until(lambda: at_work(tiny))
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert sum("loky.backend.popen" in " ".join(child.cmdline()) for child in family) == 2
+    process.kill()
+    until(lambda: all(map(ended, family)), 30)
 
 
 def test_two_commands_at_once_keep_one_row_of_a_run(tmp_path, tiny, start, expected):

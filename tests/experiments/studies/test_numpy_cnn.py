@@ -31,6 +31,7 @@ def row(splits) -> dict:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_row_repeats_exactly_and_is_json(splits, row):
     again = t.train(t.Run("with BN", 0.03, 0, **SMALL), splits)
     assert again == row == json.loads(json.dumps(row, allow_nan=False))
@@ -149,6 +150,7 @@ def test_the_best_rate_has_the_highest_mean_validation_accuracy_after_the_last_e
         t.best_rate(rows, "no arm")
 
 
+@pytest.mark.long
 def test_the_small_grid_is_run_by_the_engine(tmp_path):
     assert experiments.run("numpy_cnn", results=tmp_path, quick=True, seeds=(1,), progress=False, command="…") == []
     rows = experiments.load("numpy_cnn", tmp_path, quick=True)

@@ -52,6 +52,7 @@ def test_a_trace_becomes_seconds_an_update():
         waits.read(TRACE, followed=5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rung", ["baseline", "device"])
 def test_updates_are_followed(rung, monkeypatch):
     """On a CPU, where there are batches and no kernels; the trace is a real one."""
