@@ -28,7 +28,8 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
     Raises:
         ResultsError: the plan is gone, but there are rows that confirm.
         Incomplete: a comparison needs rows that the grid does not have.
-        ValueError: a comparison does not say which settings it reads, or has no value for a seed.
+        ValueError: a comparison does not say which settings it reads, has no value for a seed, or reads a setting that
+            was chosen at the edge of its grid.
     """
     path = study.file(results)
     if there := study.plan(path):
@@ -43,6 +44,12 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
         for comparison in experiment.comparisons(found.rows):
             if not comparison.settings:
                 raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} must name its settings")
+            if comparison.edges:
+                edges = " and ".join(comparison.edges)
+                raise ValueError(
+                    f"{experiment.name}, {comparison.name}: the best {edges} lies at the edge of its grid: extend the"
+                    " grid, nothing is confirmed before"
+                )
             settings |= {key(study.version, setting, 0): setting for setting in comparison.settings}
             if (difference := comparison.difference) is None or difference.sd is None:
                 raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} has no value for a seed")

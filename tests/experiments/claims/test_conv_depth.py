@@ -19,7 +19,7 @@ PLANNED = 10
 
 
 def made_up(seeds, phase: str, above=lambda setting: 0.0) -> list[dict]:
-    """Every arm is best at its middle rate; on seeds that confirm `above` is added to the test accuracy."""
+    """Every arm is best at its middle rate, BN a little better with every seed; on seeds that confirm `above` is added to the test accuracy."""
     rows = []
     for setting in D.grid():
         rates = D.ARMS[setting["arm"]][2]
@@ -59,7 +59,7 @@ def test_bn_is_compared_with_every_other_arm_at_every_depth(pilot):
     assert [c.levels for c in found] == [(depth, arm) for depth in D.DEPTHS for arm in D.ARMS if arm != D.BN]
     for comparison in found:
         depth, arm = comparison.levels
-        assert comparison.difference.mean == pytest.approx(HEIGHT[D.BN] - HEIGHT[arm] + 0.001)
+        assert comparison.difference.mean == pytest.approx(HEIGHT[D.BN] - HEIGHT[arm] + 0.0005)
         rates = {setting["arm"]: setting["lr"] for setting in comparison.settings}
         assert rates == {name: D.ARMS[name][2][len(D.ARMS[name][2]) // 2] for name in (D.BN, arm)}
         assert {setting["depth"] for setting in comparison.settings} == {depth} and not comparison.edges
@@ -123,5 +123,5 @@ def test_the_figure_has_a_line_for_every_arm(pilot):
     lines = [line for line in ax.lines if line.get_label() in D.ARMS]
     assert [line.get_label() for line in lines] == list(D.ARMS)
     for line in lines:
-        expected = HEIGHT[line.get_label()] + 0.001 * (line.get_label() == D.BN)
+        expected = HEIGHT[line.get_label()] + 0.0005 * (line.get_label() == D.BN)
         assert list(line.get_xdata()) == list(D.DEPTHS) and line.get_ydata() == pytest.approx([expected] * 3)

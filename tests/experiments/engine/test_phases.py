@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,14 @@ def test_a_comparison_made_by_hand_must_name_its_settings(tmp_path, tiny, monkey
     monkeypatch.setattr(tiny, "comparisons", lambda rows: made)
     with pytest.raises(ValueError, match="tiny: the comparison 'by hand' must name its settings"):
         run(tmp_path)
+
+
+def test_nothing_is_confirmed_at_the_edge_of_a_grid(tmp_path, tiny, monkeypatch):
+    inside = tiny.comparisons
+    monkeypatch.setattr(tiny, "comparisons", lambda rows: [replace(*inside(rows), edges=("lr of 'with BN'",))])
+    with pytest.raises(ValueError, match="tiny, each at its best rate: the best lr of 'with BN' lies at the edge"):
+        run(tmp_path)
+    assert len(experiments.load("tiny", tmp_path)) == 18 and not list(tmp_path.glob("*.plan.json"))
 
 
 def test_the_bits_of_fresh_rows_are_kept(tmp_path, tiny):
