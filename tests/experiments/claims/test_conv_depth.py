@@ -19,7 +19,7 @@ PLANNED = 10
 
 
 def made_up(seeds, phase: str, above=lambda setting: 0.0) -> list[dict]:
-    """Every arm is best at its middle rate, BN a little better with every seed; on seeds that confirm `above` is added to the test accuracy."""
+    """Every arm is best at its middle rate, BN a little better with every seed; `above` is added to test accuracies."""
     rows = []
     for setting in D.grid():
         rates = D.ARMS[setting["arm"]][2]
