@@ -22,6 +22,7 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     SEEDS = 5                  planned before the first row; fewer give no verdict
     CHANCE = 0.1               what a diverged run counts as in METRIC and in validation; None: it has no value
     NEEDS_MORE = True          an advantage below δ is not what the claim says (False: the claim is content with one)
+    CONFIRM = False            True: the SEEDS choose, and the verdict is from fresh seeds (see below)
     FACTOR = "the condition"   what the conditions vary; of several things a tuple, and a comparison has their `levels`
 
     def grid(quick: bool = False) -> list[dict]:
@@ -70,6 +71,11 @@ A study, `bnbook/experiments/studies/NAME.py`, is measured in the same way but a
 CHAPTER, VERSION, grid and run, and the other constants where they make sense. `find(name)` makes an `Experiment` or a
 `Study` of a file: a frozen dataclass whose fields have the names of the constants in small letters.
 
+With CONFIRM the runs of SEEDS choose: `best` takes the setting that is best on validation. When all are there, a plan
+is written beside them, NAME.plan.json: the settings that the comparisons read, and how many fresh seeds, 100 and on,
+are to confirm them, from the scatter of the pilot (`engine.plan`). `best(...).rows` are then rows of fresh seeds, and
+`judge` takes no others. A comparison made by hand names its `settings`, and reads `fresh(rows)`.
+
 `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
 """
@@ -87,7 +93,7 @@ from .engine.experiment import (
     study_names,
 )
 from .engine.runs import run
-from .engine.statistics import Choice, Comparison, Difference, Incomplete, best, compare, select
+from .engine.statistics import Choice, Comparison, Difference, Incomplete, best, compare, fresh, select
 from .engine.verdict import Verdict, verdict
 
 __all__ = [
@@ -103,6 +109,7 @@ __all__ = [
     "compare",
     "cost",
     "find",
+    "fresh",
     "judge",
     "load",
     "names",

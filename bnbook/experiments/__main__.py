@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .engine import experiment, runs, statistics
+from .engine import experiment, plan, runs, statistics
 from .engine.experiment import Experiment, Inventory, Study
 from .engine.rows import ResultsError
 from .engine.words import amount, duration, interval
@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", metavar="N", help="how many (5), or which (3 7, 10-14); default: what is planned"
     )
     run.add_argument("--only", nargs="+", metavar="NAME=VALUE", default=[], help="the settings that have these values")
+    run.add_argument(
+        "--phase", choices=["choose"], help="stop when the plan of the confirmation is written, before its first run"
+    )
     run.add_argument("--jobs", type=int, metavar="J", help="worker processes, of one thread each (1)")
     run.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler (tcp://host:8786) whose workers run")
     show = commands.add_parser("show", parents=[one, place], help="a table of the rows, the comparison, the verdict")
@@ -97,20 +100,24 @@ def run(args: argparse.Namespace) -> int:
     seeds = seed_list(args.seeds) if args.seeds else range(QUICK_SEEDS) if args.quick else None
     given = {"--seeds": args.seeds, "--only": args.only, "--quick": args.quick}
     options = [option if value is True else f"{option} {shlex.join(value)}" for option, value in given.items() if value]
+    options += ["--phase", args.phase] if args.phase else []
     failed = runs.run(
         args.name,
         seeds=seeds,
         only=values(args.only),
         jobs=1 if args.jobs is None else args.jobs,
         quick=args.quick,
+        phase=args.phase,
         results=args.results,
         dask=args.dask,
         command=" ".join(["python -m bnbook.experiments run", args.name, *options]),
     )
     study = experiment.find(args.name)
-    seeds = range(study.seeds) if seeds is None else seeds
-    found = experiment.inventory(study, study.file(args.results, args.quick), seeds, args.quick)
+    path = study.file(args.results, args.quick)
+    found = experiment.inventory(study, path, seeds, args.quick)
     print(f"{args.name}: {len(found.rows)} rows, {len(found.missing)} missing, {len(failed)} runs failed")
+    if planned := study.plan(path, args.quick):
+        print(f"planned: {planned.seeds} fresh seeds of {len(planned.settings)} settings, see {plan.file(path)}")
     return 1 if failed else 0
 
 
@@ -136,7 +143,7 @@ def show(args: argparse.Namespace) -> int:
     study = experiment.find(args.name)
     source = experiment.find(study.rows_of)
     path = source.file(args.results, args.quick)
-    found = experiment.inventory(source, path, range(QUICK_SEEDS if args.quick else source.seeds), args.quick)
+    found = experiment.inventory(source, path, range(QUICK_SEEDS) if args.quick else None, args.quick)
     for line in found.warnings(source, path):
         print(line, file=sys.stderr)
     if not found.rows:
@@ -223,7 +230,7 @@ def status(args: argparse.Namespace) -> int:
             study = experiment.find(name)
             if study.rows_of != name:
                 continue
-            found = experiment.inventory(study, study.file(args.results), range(study.seeds))
+            found = experiment.inventory(study, study.file(args.results))
         except Exception as error:
             print(f"{name} is broken: {error}", file=sys.stderr)
             damaged = True

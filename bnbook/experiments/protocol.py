@@ -1,13 +1,14 @@
 """What the experiments share: the data as tensors, the updates, and the scores.
 
 Arms are paired: two runs with the same seed start from the same weights (set `torch.manual_seed(seed)` before the model
-is made) and see the same batches in the same order, which comes from a generator of its own.
+is made) and see the same batches in the same order, which comes from a generator of its own. Where an experiment draws
+the training set of a seed, or shifts and flips its images, each of these has a generator of its own, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from .. import data
 from ..optim import cosine
 
 EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
+EMBEDDED = {"train": 10_000, "val": 2_000}
+BACKGROUND = float(data.to_input(np.zeros((1, 28, 28), np.uint8))[0, 0, 0, 0])  # the standardized value of pixel 0
 
 
 @lru_cache(maxsize=8)
@@ -26,9 +29,10 @@ def split(name: str, count: int | None = None, half: bool = False) -> tuple[Tens
     """Standardized images (N, 1, 28, 28) in float32 and labels (N,) of a split, shared: do not change them.
 
     Args:
-        name: "train", "val" (the 2,000 embedded images) or "test" (all 10,000 official ones).
-        count: the first so many. Up to 10,000 training images come from the embedded split; more are the first of the
-            official ones, which hold no validation image up to 50,000.
+        name: "train", "val" or "test" (all 10,000 official images).
+        count: the first so many; by default the embedded ones, 10,000 to train on and 2,000 to validate. More training
+            images than those are the first of the official ones, which hold no validation image up to 50,000; more
+            validation images are the first of the official training images 50,000 to 59,999.
         half: 14x14 images, the means of 2x2 pixels: a quarter of the cost.
 
     Raises:
@@ -36,13 +40,61 @@ def split(name: str, count: int | None = None, half: bool = False) -> tuple[Tens
     """
     if name == "train" and count is not None and 50_000 < count < 60_000:
         raise ValueError(f"count must be at most 50000, or 60000 for all of them, got {count}")
-    images, labels = data.load(name, subset=name == "val" or (name == "train" and (count or 10_000) <= 10_000))
+    images, labels = data.load(name, subset=name in EMBEDDED and (count or 0) <= EMBEDDED[name])
     if count is not None and count > len(images):
         raise ValueError(f"count must be at most {len(images)}, the images of {name!r}, got {count}")
     x = torch.from_numpy(data.to_input(images[:count]))
     if half:
         x = nn.functional.avg_pool2d(x, 2)
     return x, torch.from_numpy(labels[:count])
+
+
+def subset(count: int, seed: int, half: bool = False) -> tuple[Tensor, Tensor]:
+    """The training set of a seed: `count` images and labels, drawn without replacement.
+
+    With one set for all seeds an interval covers the weights and the batches; with one per seed it covers the choice of
+    images as well. The smaller of two sets of a seed is the beginning of the larger, up to 9,999 and from 10,000 on.
+
+    Args:
+        count: fewer than 10,000 are drawn from the 10,000 embedded images; from 10,000 on, where those would be the
+            same set for every seed, from the first 50,000 official ones.
+        half: 14x14 images, as in `split`.
+
+    Raises:
+        ValueError: a count that is not from 1 to 50000.
+    """
+    if not 1 <= count <= 50_000:
+        raise ValueError(f"count must be from 1 to 50000, the training images that never validate, got {count}")
+    x, y = split("train", None if count < EMBEDDED["train"] else 50_000, half)
+    chosen = torch.from_numpy(np.random.default_rng([seed, 15]).permutation(len(x))[:count])
+    return x[chosen], y[chosen]
+
+
+def shift_and_flip(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Every image moved by up to a 14th of its width in each direction, and mirrored with probability 1/2.
+
+    It is the augmentation of He et al. (2016, section 4.2), who pad by 4 of 32 pixels: pad with the background, crop
+    at random, flip at random; here by 1 pixel of 14 or 2 of 28.
+
+    Args:
+        x: standardized images (N, C, 14, 14) or (N, C, 28, 28).
+        rng: draws for each image the corner of the crop and the flip.
+
+    Returns:
+        new images of the same shape; `x` stays.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if x.shape[2:] not in ((14, 14), (28, 28)):
+        raise ValueError(f"x must be images (N, C, 14, 14) or (N, C, 28, 28), got the shape {tuple(x.shape)}")
+    images, size, pad = len(x), x.shape[-1], x.shape[-1] // 14
+    top, left = torch.from_numpy(rng.integers(2 * pad + 1, size=(2, images)))
+    flip = torch.from_numpy(rng.random(images) < 0.5)
+    padded = nn.functional.pad(x, (pad,) * 4, value=BACKGROUND)
+    crops = padded.unfold(2, size, 1).unfold(3, size, 1)  # (N, C, top, left, size, size), a view
+    moved = crops[torch.arange(images), :, top, left]
+    return torch.where(flip[:, None, None, None], moved.flip(-1), moved)
 
 
 def updates(
@@ -58,6 +110,8 @@ def updates(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     schedule: str = "constant",
+    augment: bool = False,
+    slow: Collection[nn.Parameter] = (),
 ) -> Iterator[tuple[int, float]]:
     """Train `model` in place and yield (step, loss of its batch) after every update, step 1 first.
 
@@ -67,16 +121,24 @@ def updates(
     Args:
         lr: the step η; with schedule "cosine" it falls along half a cosine to 0 after the last step.
         optimizer: "sgd" or "adam".
-        seed: of the order of the examples.
+        seed: of the order of the examples, and of their augmentation.
+        augment: shift and flip the images of every batch anew, see `shift_and_flip`.
+        slow: parameters that take a tenth of the step, as Fixup's scalars in its authors' code.
 
     Raises:
-        ValueError: an unknown optimizer or schedule, or a batch larger than the training set.
+        ValueError: an unknown optimizer or schedule, a batch larger than the training set, or `augment` for what are no
+            images of 14x14 or 28x28.
     """
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"schedule must be constant or cosine, got {schedule!r}")
     if not 1 <= batch_size <= len(x):
         raise ValueError(f"batch_size must be from 1 to the {len(x)} training images, got {batch_size}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    slow_ones = {id(parameter) for parameter in slow}
+    groups: dict[float, list[nn.Parameter]] = {}  # by their share of the step
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(0.1 if id(parameter) in slow_ones else 1.0, []).append(parameter)
+    parameters = [{"params": of_group, "lr": share * lr, "share": share} for share, of_group in groups.items()]
     if optimizer == "sgd":
         optimize = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)
     elif optimizer == "adam":
@@ -84,12 +146,15 @@ def updates(
     else:
         raise ValueError(f"optimizer must be sgd or adam, got {optimizer!r}")
     batches = _batches(len(x), batch_size, seed)
+    shifts = np.random.default_rng([seed, 2])  # a stream of its own: with and without it the batches are the same
     for step in range(1, steps + 1):
         if schedule == "cosine":
-            optimize.param_groups[0]["lr"] = cosine(step - 1, steps, lr)
+            for group in optimize.param_groups:
+                group["lr"] = cosine(step - 1, steps, group["share"] * lr)
         batch = next(batches)
+        images = shift_and_flip(x[batch], shifts) if augment else x[batch]
         model.train()
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        loss = nn.functional.cross_entropy(model(images), y[batch])
         optimize.zero_grad()
         loss.backward()
         optimize.step()

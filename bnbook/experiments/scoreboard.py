@@ -7,7 +7,6 @@ experiment that is not in it fails a test.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, judge
-from .engine.experiment import BOOK, inventory, key
+from .engine.experiment import BOOK, inventory
 from .engine.rows import ResultsError
 from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED, amount, interval
 
@@ -44,6 +43,7 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
     "It makes deeper networks trainable.": {
         "depth": "Deeper networks",
+        "conv_depth": "Deeper convolutional networks",
     },
     "It regularizes, so that other means become unnecessary.": {
         "regularization": "A regularizer",
@@ -108,14 +108,13 @@ def row(name: str, results: str | Path = RESULTS) -> Row:
     if line is None:
         raise ValueError(f"the experiment {name!r} must stand in bnbook.experiments.scoreboard.CLAIMS")
     source = find(experiment.rows_of)
-    found = inventory(source, source.file(results), ())
+    path = source.file(results)
+    found, plan = inventory(source, path), source.plan(path)
     if found.damage:
         raise ResultsError(found.damage[0])
-    counts = Counter(key(0, row["setting"], 0) for row in found.rows)
-    grid = source.settings()
-    done = sum(min(counts[key(0, setting, 0)], experiment.seeds) for setting in grid)
-    planned = len(grid) * experiment.seeds
-    judged = judge(found.rows, name) if done == planned else None
+    planned = len(source.settings()) * source.seeds + (len(plan.settings) * plan.seeds if plan else 0)
+    done = planned - len(found.missing)
+    judged = judge(found.rows, name) if done == planned and (plan or not source.confirm) else None
     comparisons = experiment.comparisons(found.rows) if judged and judged.outcomes else ()
     return Row(name, CLAIMS[line][name], line, experiment, done, planned, judged, tuple(comparisons))
 

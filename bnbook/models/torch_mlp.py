@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -54,21 +54,33 @@ def mlp(
     Raises:
         ValueError: an unknown name.
     """
-    _one_of("norm", norm, NORMS)
-    _one_of("activation", activation, ACTIVATIONS)
-    _one_of("placement", placement, PLACEMENTS)
-    _one_of("dropout_at", dropout_at, DROPOUT_PLACES)
+    one_of("norm", norm, NORMS)
+    one_of("activation", activation, ACTIVATIONS)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (before, width) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
-        normalize = [(f"bn{i}", NORMS[norm](width))] if NORMS[norm] else []
-        act = [(f"act{i}", ACTIVATIONS[activation]())]
-        drop = [(f"drop{i}", nn.Dropout(dropout))] if dropout else []
-        if dropout_at == "norm":
-            normalize, drop = drop + normalize, []
         layers[f"fc{i}"] = nn.Linear(before, width)
-        layers.update((normalize + act if placement == "before" else act + normalize) + drop)
+        normalization = NORMS[norm](width) if NORMS[norm] else None
+        layers |= arranged(i, normalization, ACTIVATIONS[activation](), placement, dropout, dropout_at)
     layers["out"] = nn.Linear((in_features, *widths)[-1], out_features)
     return initialize(nn.Sequential(layers), init)
+
+
+def arranged(
+    i: int, norm: nn.Module | None, activation: nn.Module, placement: str, dropout: float, dropout_at: str
+) -> dict[str, nn.Module]:
+    """What follows the weights of hidden layer i, in order: bn, act and drop; no norm and no dropout are left out.
+
+    Raises:
+        ValueError: an unknown placement or dropout_at.
+    """
+    one_of("placement", placement, PLACEMENTS)
+    one_of("dropout_at", dropout_at, DROPOUT_PLACES)
+    normalize = [(f"bn{i}", norm)] if norm is not None else []
+    act = [(f"act{i}", activation)]
+    drop = [(f"drop{i}", nn.Dropout(dropout))] if dropout else []
+    if dropout_at == "norm":
+        normalize, drop = drop + normalize, []
+    return dict((normalize + act if placement == "before" else act + normalize) + drop)
 
 
 class Block(nn.Module):
@@ -111,7 +123,7 @@ def residual_mlp(
     Raises:
         ValueError: an unknown name, or an odd depth.
     """
-    _one_of("norm", norm, (*NORMS, "skipinit"))
+    one_of("norm", norm, (*NORMS, "skipinit"))
     if depth < 2 or depth % 2:
         raise ValueError(f"depth must be even and at least 2, two layers a block, got {depth}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width))
@@ -140,7 +152,7 @@ def initialize(model: nn.Module, init: str | float) -> nn.Module:
         ValueError: an unknown name, or a number that is not positive.
     """
     if isinstance(init, str):
-        _one_of("init", init, INITS)
+        one_of("init", init, INITS)
     elif not (math.isfinite(init) and init > 0):
         raise ValueError(f"init must be one of {', '.join(INITS)} or a positive standard deviation, got {init!r}")
     if init == "default":
@@ -160,6 +172,11 @@ def initialize(model: nn.Module, init: str | float) -> nn.Module:
     return model
 
 
-def _one_of(name: str, value: object, accepted) -> None:
+def one_of(name: str, value: object, accepted: Collection[str]) -> None:
+    """Refuse a value that is not accepted.
+
+    Raises:
+        ValueError: the argument's name, what is accepted, and what was given.
+    """
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")

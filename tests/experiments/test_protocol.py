@@ -1,6 +1,7 @@
 """The networks of the experiments and the loop that trains them."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,11 @@ import torch
 from bnbook import data
 from bnbook.experiments import protocol as T
 from bnbook.models.torch_mlp import Block, initialize, mlp, residual_mlp
+
+needs_full_set = pytest.mark.skipif(
+    not os.environ.get("BNBOOK_DATA") and not data.SYSTEM_FOLDER.is_dir(),
+    reason="the full Fashion-MNIST is not here: neither BNBOOK_DATA nor Debian's package dataset-fashion-mnist",
+)
 
 
 def seeded(make, seed=0, **settings):
@@ -72,7 +78,9 @@ def test_initial_weights_have_the_variance_that_is_said(init, variance):
         (lambda: mlp(init=-1.0), "or a positive standard deviation, got -1.0"),
         (lambda: residual_mlp(depth=5), "depth must be even and at least 2, two layers a block, got 5"),
         (lambda: T.split("train", 55_000), "count must be at most 50000, or 60000"),
-        (lambda: T.split("val", 3_000), "count must be at most 2000, the images of 'val', got 3000"),
+        (lambda: T.split("val", 11_000), "count must be at most 10000, the images of 'val', got 11000"),
+        (lambda: T.subset(0, 1), "count must be from 1 to 50000, the training images that never validate, got 0"),
+        (lambda: T.subset(50_001, 1), "count must be from 1 to 50000, the training images .*, got 50001"),
     ],
 )
 def test_bad_settings_are_named(call, message):
@@ -123,6 +131,24 @@ def test_the_cosine_schedule_begins_at_lr_and_ends_near_zero(monkeypatch):
     assert seen == pytest.approx([0.1 * (1 + math.cos(math.pi * t / 10)) for t in range(10)])
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_slow_parameters_take_a_tenth_of_the_step(optimizer, schedule):
+    """Of the same steps otherwise: three of them, so that the schedule has come to more than its first rate."""
+    moved = []
+    for slow in (False, True):
+        model = small("none")
+        start = [p.detach().clone() for p in model.parameters()]
+        chosen = [model.fc1.weight, model.out.bias] if slow else []
+        more = dict(steps=3, lr=1e-4, seed=0, batch_size=50, optimizer=optimizer, schedule=schedule, slow=chosen)
+        for _ in T.updates(model, *problem(), **more):
+            pass
+        moved.append({n: p.detach() - s for (n, p), s in zip(model.named_parameters(), start, strict=True)})
+    for name, fast in moved[0].items():
+        share = 0.1 if name in ("fc1.weight", "out.bias") else 1.0
+        assert torch.allclose(moved[1][name], share * fast, rtol=0.05, atol=1e-7), name
+
+
 def test_a_run_that_diverges_ends_there():
     model = small("none")
     losses = [loss for _, loss in T.updates(model, *problem(), steps=300, lr=1e30, seed=0, batch_size=10)]
@@ -142,6 +168,89 @@ def test_bad_training_settings_are_named(settings, message):
         next(T.updates(small(), *problem(), **{"steps": 1, "lr": 0.1, "seed": 0, "batch_size": 10} | settings))
 
 
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def variants(image, pad):
+    """Every shift of one image (H, W), then those of its mirror image."""
+    size = len(image)
+    for mirrored in (image, image[:, ::-1]):
+        for down in range(-pad, pad + 1):
+            for right in range(-pad, pad + 1):
+                moved = np.full_like(image, image[0, 0])
+                for i in range(max(0, down), min(size, size + down)):
+                    for j in range(max(0, right), min(size, size + right)):
+                        moved[i, j] = mirrored[i - down, j - right]
+                yield moved
+
+
+@pytest.mark.parametrize(("half", "pad"), [(True, 1), (False, 2)])
+def test_an_image_is_shifted_and_flipped_in_every_way_alike(half, pad):
+    image = T.split("train", 6, half)[0][5:]  # a boot: its pixels at the edges are background
+    expected = [v.tobytes() for v in variants(image[0, 0].numpy(), pad)]
+    kinds = len(set(expected))
+    assert kinds == 2 * (2 * pad + 1) ** 2 and float(image[0, 0, 0, 0]) == T.BACKGROUND
+    made = T.shift_and_flip(image.expand(200 * kinds, -1, -1, -1), np.random.default_rng(0))
+    assert made.shape == (200 * kinds, 1, *image.shape[2:]) and made.dtype == torch.float32
+    counts = dict.fromkeys(expected, 0)
+    for one in made.numpy():
+        counts[one.tobytes()] += 1  # a KeyError: not a shifted and flipped image
+    assert 130 < min(counts.values()) and max(counts.values()) < 270  # five standard deviations
+
+
+def test_what_is_moved_in_is_background_and_channels_move_together():
+    x = torch.ones(400, 3, 14, 14)
+    x[:, 1:] = torch.arange(14.0) + 20
+    made = T.shift_and_flip(x, np.random.default_rng(1))
+    assert set(made[:, 0].unique().tolist()) == {1.0, T.BACKGROUND} and (x[:, 0] == 1).all()
+    assert torch.equal(made[:, 1], made[:, 2]) and torch.equal(made[:, 0] == 1, made[:, 1] > 0)
+    assert (made[:, 0] == 1).flatten(1).sum(1).min() == 13 * 13
+
+
+class Seen(torch.nn.Linear):
+    """A network that keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__(196, 10)
+        self.images = []
+
+    def forward(self, x):
+        self.images.append(x.clone())
+        return super().forward(x.flatten(1))
+
+
+def shown(seed=0, **settings):
+    torch.manual_seed(0)
+    model = Seen()
+    x, y = T.split("train", 30, True)
+    losses = [loss for _, loss in T.updates(model, x, y, steps=9, lr=0.1, seed=seed, batch_size=10, **settings)]
+    return torch.cat(model.images), losses
+
+
+def shifted(x):
+    rng = np.random.default_rng([0, 2])
+    return torch.cat([T.shift_and_flip(part, rng) for part in x.split(10)])
+
+
+def test_batches_are_augmented_when_asked_alone_and_are_the_same_batches():
+    x = T.split("train", 30, True)[0]
+    batches = T._batches(30, 10, seed=0)
+    order = torch.cat([next(batches) for _ in range(9)])
+    plain, losses = shown()
+    assert torch.equal(plain, x[order]) and losses == shown(augment=False)[1]
+    augmented, others = shown(augment=True)
+    assert torch.equal(augmented, shifted(x[order])) and losses != others
+    assert torch.equal(augmented, shown(augment=True)[0])
+    assert not torch.equal(augmented[:10], augmented[30:40])  # every epoch anew
+
+
+def test_what_are_no_images_cannot_be_shifted():
+    with pytest.raises(ValueError, match=r"x must be images .*, got the shape \(10, 6\)"):
+        next(T.updates(small(), *problem(), steps=1, lr=0.1, seed=0, batch_size=10, augment=True))
+    with pytest.raises(ValueError, match=r"got the shape \(2, 1, 14, 28\)"):
+        T.shift_and_flip(torch.zeros(2, 1, 14, 28), np.random.default_rng(0))
+
+
 # --- data and scores -------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +265,48 @@ def test_the_splits_of_the_experiments_are_disjoint_and_standardized():
     assert abs(float(x.mean())) < 0.02 and abs(float(x.std()) - 1) < 0.02
     images = {split: {image.tobytes() for image in data.load(split)[0]} for split in ("train", "val")}
     assert T.split("val")[0].shape[0] == 2_000 and len(images["train"] & images["val"]) < 5  # some images occur twice
+
+
+@needs_full_set
+def test_more_validation_images_are_the_last_of_the_official_training_images():
+    (x, y), (few, labels) = T.split("val", 10_000), T.split("val")
+    assert torch.equal(T.split("val", 2_000)[0], few) and len(few) == 2_000
+    images, official = data.load("train", subset=False)
+    assert np.array_equal(y.numpy(), official[50_000:]) and torch.equal(x, torch.tensor(data.to_input(images[50_000:])))
+    first, many = T.split("val", 5_000, True), T.split("train", 50_000, True)
+    assert torch.equal(first[1], y[:5_000]) and len(first[0]) == 5_000
+    place = {image.tobytes(): i for i, image in reversed(list(enumerate(first[0].numpy())))}
+    found = [
+        place[image.tobytes()] for image in torch.nn.functional.avg_pool2d(few, 2).numpy()
+    ]  # the few are among them
+    assert torch.equal(first[1][found], labels)
+    assert np.array_equal(many[1].numpy(), official[:50_000])  # and no training set has one of them
+
+
+def drawn(monkeypatch, count, seed, half=False):
+    """Which split a training set is drawn from, and which of its images."""
+    asked = []
+
+    def numbers(name, count=None, half=False):
+        asked.append((name, count, half))
+        return torch.arange(count or 10_000).view(-1, 1), torch.arange(count or 10_000) + 7
+
+    monkeypatch.setattr(T, "split", numbers)
+    x, y = T.subset(count, seed, half)
+    assert torch.equal(x.flatten() + 7, y) and len(y) == count == len(set(y.tolist()))
+    return asked, x.flatten()
+
+
+def test_the_training_set_of_a_seed(monkeypatch):
+    asked, few = drawn(monkeypatch, 300, 4, True)
+    assert asked == [("train", None, True)]  # the embedded images: no download
+    assert drawn(monkeypatch, 9_999, 4)[0] == [("train", None, False)]
+    asked, many = drawn(monkeypatch, 10_000, 4)
+    assert asked == [("train", 50_000, False)] and many.max() > 49_000
+    assert torch.equal(few, torch.from_numpy(np.random.default_rng([4, 15]).permutation(10_000)[:300]))
+    assert torch.equal(few, drawn(monkeypatch, 1_000, 4)[1][:300])
+    assert torch.equal(many, drawn(monkeypatch, 50_000, 4)[1][:10_000])
+    assert not torch.equal(few, drawn(monkeypatch, 300, 5)[1])
 
 
 def test_scores_of_known_logits():

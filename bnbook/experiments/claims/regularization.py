@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,7 +22,7 @@ from ...models.torch_statistics import (
     exact_statistics,
 )
 from .. import Choice, Comparison, best, compare, select
-from ..protocol import evaluate, split, updates
+from ..protocol import evaluate, split, subset, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,9 +103,7 @@ def network(setting: dict, x: torch.Tensor) -> nn.Sequential:
 
 def images_of(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The training set of a seed: `count` of the 10,000 images, so that the intervals cover the choice of images."""
-    x, y = split("train", half=True)
-    chosen = torch.from_numpy(np.random.default_rng([seed, 15]).permutation(len(x))[:count])
-    return x[chosen], y[chosen]
+    return subset(count, seed, half=True)
 
 
 def train(setting: dict, seed: int) -> tuple[nn.Sequential, bool]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import bits
+from . import bits, plan
 from .rows import ResultsError, Rows
-from .statistics import Comparison, Incomplete
+from .statistics import CHOOSE, CONFIRM, Comparison, Incomplete
 from .verdict import Verdict, verdict
 from .words import INCONCLUSIVE, duration
 
@@ -59,6 +59,7 @@ class Study:
     metric: str | None = None
     seeds: int = 5
     chance: float | None = 0.1
+    confirm: bool = False  # whether settings are chosen on these seeds, and the verdict is from fresh ones
 
     def settings(self, quick: bool = False) -> list[dict]:
         """The settings of the grid.
@@ -94,7 +95,22 @@ class Study:
             return "has a setting that is not flat"
         if absent := {"command", "commit", "date"} - row["provenance"].keys():
             return f"has a provenance without {', '.join(sorted(absent))}"
-        return _problem_of_metric(row, self.metric) or _problem_of_bits(row)
+        return self._problem_of_phase(row) or _problem_of_metric(row, self.metric) or _problem_of_bits(row)
+
+    def _problem_of_phase(self, row: Mapping) -> str | None:
+        if not self.confirm:
+            return None
+        if (phase := row.get("phase")) not in (CHOOSE, CONFIRM):
+            return f"has a phase that is neither {CHOOSE} nor {CONFIRM}: {phase!r}"
+        if (row["seed"] >= plan.FIRST) != (phase == CONFIRM):
+            return f"has the phase {phase!r}, but fresh seeds begin at {plan.FIRST}: {row['seed']}"
+        if phase == CONFIRM and not isinstance(row.get("planned"), int):
+            return "confirms, but does not say how many seeds were planned"
+        return None
+
+    def plan(self, path: Path, quick: bool = False) -> plan.Plan | None:
+        """The plan of the confirmation beside a results file, if there is one; a quick grid confirms nothing."""
+        return plan.load(path, self.version) if self.confirm and not quick else None
 
     def file(self, results: str | Path = RESULTS, quick: bool = False) -> Path:
         """The results file; that of quick runs lies in a folder of its own."""
@@ -123,9 +139,8 @@ NEEDED = {
     Experiment: "QUESTION CLAIM SOURCE CHAPTER VERSION DATASET NETWORK STEPS grid run comparisons figure".split(),
     Study: "QUESTION CHAPTER VERSION grid run".split(),
 }
-OF_THE_ROWS = (
-    "version seeds chance dataset network steps grid run".split()
-)  # what a claim on other rows takes from there
+# What a claim on other rows takes from there.
+OF_THE_ROWS = "version seeds chance confirm dataset network steps grid run".split()
 
 
 def names() -> list[str]:
@@ -179,7 +194,7 @@ class Inventory(NamedTuple):
     """A study's results beside its grid."""
 
     rows: list[dict]  # of this version and of the grid, in its order and then that of the seeds
-    missing: list[Task]  # of the seeds asked for: all settings with the first seed, then with the next
+    missing: list[Task]  # of the seeds asked for: all settings with the first seed, then with the next; then of a plan
     stale: dict[int, int]  # other version → number of rows
     outside: int  # rows of this version whose setting the grid does not have
     damage: list[str]
@@ -197,8 +212,15 @@ class Inventory(NamedTuple):
         return lines
 
 
-def inventory(study: Study, path: Path, seeds: Iterable[int], quick: bool = False) -> Inventory:
-    """Read a study's results, put the bits that are kept beside them back, and lay them beside the grid."""
+def inventory(study: Study, path: Path, seeds: Iterable[int] | None = None, quick: bool = False) -> Inventory:
+    """Read a study's results, put the bits that are kept beside them back, and lay them beside the grid.
+
+    Args:
+        seeds: whose runs are missing where they have no row; those that are planned if left out, and then also the
+            runs of the plan of a confirmation.
+    """
+    planned = study.plan(path, quick) if seeds is None else None
+    seeds = range(study.seeds) if seeds is None else seeds
     snapshot = study.rows(path).read()
     damage = snapshot.damage + _put_bits_back(snapshot.rows, path)
     grid = study.settings(quick)
@@ -207,7 +229,10 @@ def inventory(study: Study, path: Path, seeds: Iterable[int], quick: bool = Fals
     inside = [item for item in placed if item[0] is not None]
     rows = [row for *_, row in sorted(inside, key=lambda item: item[:2])]
     done = {row_key(row) for row in rows}
-    missing = [(s, seed) for seed in seeds for s in grid if key(study.version, s, seed) not in done]
+    asked = [(s, seed) for seed in seeds for s in grid]
+    if planned:
+        asked += [(s, seed) for seed in planned.fresh for s in planned.settings]
+    missing = [(s, seed) for s, seed in asked if key(study.version, s, seed) not in done]
     return Inventory(rows, missing, snapshot.stale, len(placed) - len(inside), damage, snapshot.truncated)
 
 
@@ -290,22 +315,40 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
         raise ValueError(
             f"rows must be those of {source!r} for {experiment.name!r}, got rows of {rows[0]['experiment']!r}"
         )
-    counts = Counter(key(0, row["setting"], 0) for row in rows)
-    planned = [key(0, setting, 0) for setting in experiment.settings()]
-    absent = sum(max(0, experiment.seeds - counts[setting]) for setting in planned)
+    choosing = [row for row in rows if row.get("phase") != CONFIRM]
+    counts = Counter(key(0, row["setting"], 0) for row in choosing)
+    grid = [key(0, setting, 0) for setting in experiment.settings()]
+    absent = sum(max(0, experiment.seeds - counts[setting]) for setting in grid)
+    seeds = experiment.seeds
     try:
         if absent:
-            raise Incomplete(f"{absent} of the {len(planned) * experiment.seeds} planned runs are missing")
+            raise Incomplete(f"{absent} of the {len(grid) * experiment.seeds} planned runs are missing")
+        if experiment.confirm:
+            seeds, fresh = _as_planned(rows)
+            rows = choosing + fresh
         comparisons = experiment.comparisons(rows)
     except Incomplete as error:
         return Verdict(INCONCLUSIVE, f"Inconclusive: {error}.", {})
     return verdict(
         comparisons,
         experiment.delta,
-        planned=experiment.seeds,
+        planned=seeds,
         needs_more=experiment.needs_more,
         factor=experiment.factor,
     )
+
+
+def _as_planned(rows: Sequence[Mapping]) -> tuple[int, list[Mapping]]:
+    """How many fresh seeds were planned before the first of them, and the rows that confirm, of these seeds alone."""
+    confirming = [row for row in rows if row.get("phase") == CONFIRM]
+    if not confirming:
+        raise Incomplete("the chosen settings have not been confirmed on fresh seeds")
+    seeds = confirming[0]["planned"]  # of the first row: what later ones say cannot change it
+    fresh = [row for row in confirming if row["seed"] < plan.FIRST + seeds]
+    counts = Counter(key(0, row["setting"], 0) for row in fresh)
+    if absent := sum(seeds - count for count in counts.values()):
+        raise Incomplete(f"{absent} of the {len(counts) * seeds} runs that confirm are missing")
+    return seeds, fresh
 
 
 def provenance_line(rows: Sequence[Mapping]) -> str:

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ... import provenance
-from . import bits
-from .completion import keep_chosen_bits
+from . import bits, plan
+from .completion import keep_chosen_bits, plan_confirmation
 from .experiment import FIELDS, RESULTS, Study, Task, find, inventory, key, row_key
 from .progress import Bar
+from .statistics import CHOOSE, CONFIRM
 from .words import pairs, plain
 
 ONE_THREAD = dict.fromkeys(
@@ -40,6 +41,7 @@ def run(
     only: Mapping[str, str] | None = None,
     jobs: int = 1,
     quick: bool = False,
+    phase: str | None = None,
     results: str | Path = RESULTS,
     dask: str | None = None,
     command: str = "",
@@ -47,12 +49,16 @@ def run(
 ) -> list[Task]:
     """Make the rows that a results file lacks; what goes wrong is told on the standard error.
 
+    Of an experiment that confirms, first those that choose; once they are all there, the plan of the confirmation is
+    written beside them, and its rows are made. What is planned is not changed any more.
+
     Args:
         name: of the experiment or study.
-        seeds: those of every setting; as many as are planned if left out.
+        seeds: those of every setting; as many as are planned if left out. Seeds from 100 on belong to confirmations.
         only: values that a setting must have to be run, as text: {"norm": "batch", "lr": "0.1"}.
         jobs: number of worker processes; with 1 the runs are made in this process.
-        quick: the small grid, into a file of its own.
+        quick: the small grid, into a file of its own; nothing is confirmed.
+        phase: "choose" stops when the plan is written, so that it can be published before its rows are made.
         dask: address of a Dask scheduler whose workers make the runs instead.
         command: kept with the rows.
         progress: whether to show a bar over the runs, with the time left.
@@ -66,21 +72,31 @@ def run(
     study = find(name)
     if (source := study.rows_of) != name:
         raise ValueError(f"{name} has no runs of its own, it reads those of {source}: run {source}")
-    seeds = range(study.seeds) if seeds is None else seeds
-    if not seeds or len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+    if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds)):
         raise ValueError(f"seeds must be at least one, different and not negative, got {list(seeds)}")
+    if study.confirm and any(seed >= plan.FIRST for seed in seeds or ()):
+        raise ValueError(f"seeds must be below {plan.FIRST}, the first of the fresh seeds that confirm, got {[*seeds]}")
+    if phase not in (None, CHOOSE):
+        raise ValueError(f"phase must be {CHOOSE} or left out, got {phase!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     asked = chosen_settings(study.settings(quick), only or {})
     path = study.file(results, quick)
-    found = inventory(study, path, seeds, quick)
-    for line in found.warnings(study, path):
-        print(line, file=sys.stderr)
-    pending = {key(study.version, *task): task for task in found.missing if task[0] in asked}
-    if pending:
-        _make_folder(path.parent)
-    with Bar(name, len(pending), progress) as bar:
-        failed = _Runs(study, path, command, pending, bar).make(jobs, dask)
+
+    def make(seeds: Iterable[int] | None) -> list[Task]:
+        found = inventory(study, path, seeds, quick)
+        for line in found.warnings(study, path):
+            print(line, file=sys.stderr)
+        pending = {key(study.version, *task): task for task in found.missing if task[0] in asked}
+        if pending:
+            _make_folder(path.parent)
+        with Bar(name, len(pending), progress) as bar:
+            return _Runs(study, path, command, pending, bar).make(jobs, dask)
+
+    failed = make(range(study.seeds) if seeds is None else seeds)
+    if study.confirm and seeds is None and not quick:
+        if plan_confirmation(study, results, command) and phase is None:
+            failed += make(None)
     if not quick:
         _keep_chosen_bits(name, results)
     return failed
@@ -127,6 +143,7 @@ class _Runs:
 
     def __init__(self, study: Study, path: Path, command: str, pending: dict[str, Task], bar: Bar) -> None:
         self.study, self.rows, self.command = study, study.rows(path), command
+        self.planned = study.plan(path)
         self.pending, self.bar = pending, bar
         self.failed: list[Task] = []
         self.suspects: set[str] = set()  # runs during which a worker process died
@@ -174,11 +191,20 @@ class _Runs:
             if run not in self._made():
                 yield run
 
+    def _said_of(self, run: str) -> tuple[str, dict]:
+        """The command, and what a row says about its phase."""
+        _, seed = self.pending[run]
+        if not self.study.confirm:
+            return self.command, {}
+        if seed < plan.FIRST:
+            return self.command, {"phase": CHOOSE}
+        return self.command, {"phase": CONFIRM, "planned": self.planned.seeds}
+
     # Where the runs are made
 
     def _here(self, batch: Sequence[str]) -> Iterator[Outcome]:
         for run in self._offered(batch):
-            yield run, *work(self.study.name, *self.pending[run], self.command)
+            yield run, *work(self.study.name, *self.pending[run], *self._said_of(run))
 
     def _in_workers(self, batch: Sequence[str], jobs: int) -> Iterator[Outcome]:
         """Processes of joblib's: one that dies takes the others along, and all runs that they were at."""
@@ -190,7 +216,7 @@ class _Runs:
         def calls() -> Iterator:
             for run in self._offered(batch):
                 begun.add(run)
-                yield delayed(_outcome)(run, self.study.name, *self.pending[run], self.command)
+                yield delayed(_outcome)(run, self.study.name, *self.pending[run], *self._said_of(run))
 
         try:
             ends = {"initializer": _end_with, "initargs": (os.getpid(),)}
@@ -215,7 +241,7 @@ class _Runs:
 
         with Client(address, set_as_default=False) as client:
             runs = {
-                client.submit(work, self.study.name, *self.pending[run], self.command, pure=False): run
+                client.submit(work, self.study.name, *self.pending[run], *self._said_of(run), pure=False): run
                 for run in self._offered(batch)
             }
             for future in as_completed(runs, loop=client.loop):
@@ -242,11 +268,11 @@ def _interrupts_held() -> Iterator[None]:
 _one_at_a_time = threading.Lock()  # a Dask worker may have threads, but a process has one stream of random numbers
 
 
-def work(name: str, setting: dict, seed: int, command: str) -> tuple[dict | None, str]:
+def work(name: str, setting: dict, seed: int, command: str, phase: Mapping) -> tuple[dict | None, str]:
     """One run, in whatever process: its row, or None and the traceback."""
     try:
         with _one_at_a_time:
-            return _row(find(name), setting, seed, command), ""
+            return _row(find(name), setting, seed, command, phase), ""
     except Exception:
         return None, traceback.format_exc()
 
@@ -266,17 +292,17 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _row(study: Study, setting: dict, seed: int, command: str) -> dict:
+def _row(study: Study, setting: dict, seed: int, command: str, phase: Mapping) -> dict:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # of this thread, whatever the environment says
     source = provenance.provenance(command)
     started = time.perf_counter()
     measured = dict(study.run(dict(setting), seed))
     seconds = time.perf_counter() - started
-    if taken := measured.keys() & FIELDS.keys() - {"diverged"}:
+    if taken := measured.keys() & (FIELDS.keys() | {"phase", "planned"}) - {"diverged"}:
         raise ValueError(f"run() must leave {', '.join(sorted(taken))} to the engine")
     versions = {name: str(sys.modules[name].__version__) for name in FRAMEWORKS if name in sys.modules}
-    row = {"experiment": study.name, "version": study.version, "setting": setting, "seed": seed}
+    row = {"experiment": study.name, "version": study.version, "setting": setting, "seed": seed, **phase}
     row |= _plain(measured)
     row["diverged"] = bool(row.get("diverged")) or row.get(study.metric, 0) is None
     row |= {"seconds": round(seconds, 2), "provenance": source | versions}

@@ -17,6 +17,7 @@ from functools import cached_property
 from .bits import unpack_bits
 from .words import name_seeds, pairs, plain
 
+CHOOSE, CONFIRM = "choose", "confirm"  # the phase of a row
 CONFIDENCE = 0.95
 RESAMPLES = 2000  # of the bootstrap
 
@@ -39,6 +40,12 @@ def select(rows: Iterable[Mapping], **setting: object) -> list[Mapping]:
     return [row for row in rows if all(row["setting"].get(name) == value for name, value in setting.items())]
 
 
+def fresh(rows: Iterable[Mapping]) -> list[Mapping]:
+    """The rows that confirm, of fresh seeds; while there are none, or where nothing is chosen, all."""
+    rows = list(rows)
+    return [row for row in rows if row.get("phase") == CONFIRM] or rows
+
+
 def measured(row: Mapping, metric: str, chance: float | None) -> float | None:
     """A row's value of a metric; that of a diverged run is `chance`."""
     if metric not in row:
@@ -54,7 +61,7 @@ def measured(row: Mapping, metric: str, chance: float | None) -> float | None:
 class Choice:
     """The best setting of an arm, chosen by its mean over the seeds in a validation metric."""
 
-    rows: list[Mapping]  # of the best setting, one a seed
+    rows: list[Mapping]  # of the best setting, one a seed: the fresh ones if there are any, else those it is chosen by
     over: tuple[str, ...]
     means: dict[tuple, float]  # values of `over` → mean over the seeds
     edge: tuple[str, ...]  # those of `over` whose best value is the first or last of its grid
@@ -79,6 +86,8 @@ def best(
 ) -> Choice:
     """The setting of one arm with the highest mean of a validation metric; of equals the first in the grid.
 
+    It is chosen by the rows of the phase "choose", where rows tell phases.
+
     Args:
         rows: those of the arm: their settings differ in `over` alone.
         over: what is chosen, such as "lr", or several names.
@@ -98,8 +107,12 @@ def best(
         if len({row["setting"][name] for row in rows}) > 1:
             raise ValueError(f"rows must be those of one arm, but their settings differ in {name!r}")
     groups: dict[tuple, dict[int, Mapping]] = {}
+    confirming: dict[tuple, dict[int, Mapping]] = {}
     for row in rows:
-        groups.setdefault(tuple(row["setting"][name] for name in over), {})[row["seed"]] = row
+        phase = confirming if row.get("phase") == CONFIRM else groups
+        phase.setdefault(tuple(row["setting"][name] for name in over), {})[row["seed"]] = row
+    if not groups:
+        raise Incomplete("there are no rows to choose from, only rows that confirm")
     seeds = set().union(*groups.values())
     for value, group in groups.items():
         if absent := seeds - group.keys():
@@ -111,7 +124,8 @@ def best(
     }
     chosen = max(means, key=means.get)
     edge = tuple(name for i, name in enumerate(over) if _at_the_edge(i, chosen, groups, ends))
-    return Choice([groups[chosen][seed] for seed in sorted(seeds)], over, means, edge)
+    found = confirming.get(chosen, groups[chosen])
+    return Choice([found[seed] for seed in sorted(found)], over, means, edge)
 
 
 def _at_the_edge(i: int, chosen: tuple, values: Iterable[tuple], ends: Collection) -> bool:
@@ -155,6 +169,7 @@ class Comparison:
     correct: tuple[Mapping[int, str], Mapping[int, str]] | None = None  # which test images were right, packed
     dropped: tuple[str, ...] = ()  # the commands that make rows again whose bits were dropped
     levels: tuple = ()  # of the factors that the conditions vary, in their order
+    settings: tuple[Mapping, ...] = ()  # those whose rows it is made of
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -256,6 +271,7 @@ def compare(
         correct=tuple({row["seed"]: row["correct"] for row in of_arm} for of_arm in rows) if packed else None,
         dropped=tuple(_command(row) for of_arm in rows for row in of_arm if row.get("correct", "") is None),
         levels=levels,
+        settings=tuple(of_arm[0]["setting"] for of_arm in rows),
     )
 
 

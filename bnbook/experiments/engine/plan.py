@@ -1,0 +1,111 @@
+"""What a confirmation is to be, fixed before the first of its rows: NAME.plan.json beside NAME.jsonl.
+
+Settings are chosen on a few seeds, the pilot, by validation. The verdict is from other, fresh seeds of the chosen
+settings alone. Their number comes from the scatter of the pilot, stands in the plan, and is not changed by what the
+fresh rows say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .rows import ResultsError, replace
+from .statistics import CONFIDENCE
+
+FIRST = 100  # of the fresh seeds
+FEWEST, MOST = 10, 40  # fresh seeds
+
+
+class Pilot(NamedTuple):
+    """What the pilot says about one condition of a claim."""
+
+    experiment: str
+    condition: str
+    mean: float  # of the paired differences
+    sd: float  # between seeds
+    delta: float
+
+    @property
+    def width(self) -> float:
+        """How far the interval may reach to either side: δ/2, or half-way to δ where the effect is far from it."""
+        return max(self.delta, abs(self.mean) - self.delta) / 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which settings are confirmed, with how many fresh seeds, and why so many."""
+
+    experiment: str
+    version: int
+    seeds: int
+    settings: list[dict]
+    pilots: list[Pilot]
+    provenance: Mapping
+
+    @property
+    def fresh(self) -> range:
+        """The fresh seeds."""
+        return range(FIRST, FIRST + self.seeds)
+
+
+def seeds_needed(pilots: Sequence[Pilot]) -> int:
+    r"""The least n with $t_{n-1}\,r/\sqrt n \le 1$, where r is the scatter of a claim's conditions; at most `MOST`.
+
+    A condition scatters by its sd over the `width` that its interval may have. Few seeds say little about the sd of one
+    condition, so r is the root of the mean square of all. With an interval of δ/2 to either side an effect of 2δ is
+    found to be above δ with a probability above 0.8.
+
+    Raises:
+        ValueError: no conditions, an sd that is negative or no number, or δ ≤ 0.
+    """
+    if not pilots:
+        raise ValueError("pilots must hold at least one condition, got none")
+    for pilot in pilots:
+        if not 0 <= pilot.sd < math.inf:
+            raise ValueError(f"sd must be a number of at least 0, got {pilot.sd} of {pilot.condition!r}")
+        if not 0 < pilot.delta < math.inf:
+            raise ValueError(f"delta must be above 0, got {pilot.delta}")
+    from scipy import stats
+
+    scatter = math.sqrt(sum((pilot.sd / pilot.width) ** 2 for pilot in pilots) / len(pilots))
+    enough = (n for n in range(2, MOST) if stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * scatter / math.sqrt(n) <= 1)
+    return next(enough, MOST)
+
+
+def number_of_seeds(pilots: Sequence[Pilot]) -> int:
+    """One number for all claims on the same rows, so that all stay paired: what the one with most scatter needs."""
+    claims = {pilot.experiment for pilot in pilots}
+    return max(FEWEST, *(seeds_needed([p for p in pilots if p.experiment == claim]) for claim in claims))
+
+
+def file(path: Path) -> Path:
+    """The plan beside a results file."""
+    return path.with_suffix(".plan.json")
+
+
+def save(path: Path, plan: Plan) -> None:
+    """Write the plan beside a results file."""
+    content = asdict(plan) | {"pilots": [pilot._asdict() for pilot in plan.pilots]}
+    replace(file(path), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def load(path: Path, version: int) -> Plan | None:
+    """The plan beside a results file; None if there is none, or it is one of another version.
+
+    Raises:
+        ResultsError: a file that is no plan.
+    """
+    if not file(path).exists():
+        return None
+    try:
+        content = json.loads(file(path).read_text(encoding="utf-8"))
+        content["pilots"] = [Pilot(**pilot) for pilot in content["pilots"]]
+        plan = Plan(**content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResultsError(f"{file(path)} is no plan ({error}): restore it") from None
+    return plan if plan.version == version else None

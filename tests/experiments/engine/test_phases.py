@@ -1,0 +1,270 @@
+"""Two phases: settings are chosen on a few seeds, planned, and confirmed on fresh ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bnbook import experiments
+from bnbook.experiments import Incomplete, __main__, best, claims, fresh, select
+from bnbook.experiments.engine import bits, experiment, plan
+from bnbook.experiments.engine.plan import FEWEST, FIRST, MOST, Pilot, seeds_needed
+from bnbook.experiments.engine.rows import ResultsError
+
+EXAMPLES = Path(__file__).parent / "example_experiments"
+DELTA = 0.005
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, tmp_path_factory):
+    """The example, without the other claim on its rows; it confirms."""
+    folder = tmp_path_factory.mktemp("experiments")
+    shutil.copy(EXAMPLES / "tiny.py", folder)
+    monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(folder)])
+    module = importlib.import_module("bnbook.experiments.claims.tiny")
+    monkeypatch.setattr(module, "CONFIRM", True, raising=False)
+    return module
+
+
+def run(folder: Path, **more) -> list[dict]:
+    assert experiments.run("tiny", results=folder, progress=False, **more) == []
+    return experiments.load("tiny", folder)
+
+
+def by_phase(rows: list[dict], phase: str) -> list[dict]:
+    return [row for row in rows if row["phase"] == phase]
+
+
+def write(folder: Path, rows: list[dict]) -> None:
+    (folder / "tiny.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_chosen_is_planned_and_confirmed_on_fresh_seeds(tmp_path, tiny):
+    rows = run(tmp_path)
+    choosing, confirming = by_phase(rows, "choose"), by_phase(rows, "confirm")
+    assert len(choosing) == 6 * tiny.SEEDS and {row["seed"] for row in choosing} == set(range(tiny.SEEDS))
+    planned = plan.load(tmp_path / "tiny.jsonl", 1)
+    chosen = [best(select(choosing, norm=norm), "lr").rows[0]["setting"] for norm in ("none", "batch")]
+    assert sorted(planned.settings, key=str) == sorted(chosen, key=str)
+    assert FEWEST <= planned.seeds <= MOST
+    assert {(row["setting"]["norm"], row["setting"]["lr"], row["seed"], row["planned"]) for row in confirming} == {
+        (setting["norm"], setting["lr"], seed, planned.seeds)
+        for setting in chosen
+        for seed in range(FIRST, FIRST + planned.seeds)
+    }
+    assert "planned" not in choosing[0]
+    written = (tmp_path / "tiny.jsonl").read_text(encoding="utf-8")
+    assert run(tmp_path) == rows and (tmp_path / "tiny.jsonl").read_text(encoding="utf-8") == written
+
+
+def test_it_can_stop_at_the_plan(tmp_path, tiny, capsys):
+    assert __main__.main(["run", "tiny", "--phase", "choose", "--results", str(tmp_path)]) == 0
+    rows, planned = experiments.load("tiny", tmp_path), plan.load(tmp_path / "tiny.jsonl", 1)
+    said = capsys.readouterr().out
+    assert f"18 rows, {2 * planned.seeds} missing" in said and f"planned: {planned.seeds} fresh seeds of 2" in said
+    assert len(rows) == 18 and experiments.judge(rows).sentence.startswith("Inconclusive: the chosen settings have not")
+    before = plan.file(tmp_path / "tiny.jsonl").read_bytes()
+    assert __main__.main(["run", "tiny", "--results", str(tmp_path)]) == 0
+    assert "0 missing" in capsys.readouterr().out
+    assert plan.file(tmp_path / "tiny.jsonl").read_bytes() == before
+    assert __main__.main(["status", "--results", str(tmp_path)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny"))
+    assert line.split()[1:3] == [str(18 + 2 * planned.seeds), "0"]
+    assert __main__.main(["show", "tiny", "--results", str(tmp_path)]) == 0
+    assert f"over {planned.seeds} paired seeds" in capsys.readouterr().out
+
+
+def test_nothing_is_planned_while_runs_are_missing_nor_for_a_part_or_a_quick_grid(tmp_path, tiny):
+    for more in ({"seeds": [0, 1, 2]}, {"only": {"norm": "none"}}, {"quick": True}):
+        folder = tmp_path / str(more)
+        experiments.run("tiny", results=folder, progress=False, **more)
+        assert not list(folder.rglob("*.plan.json"))
+        assert {row["phase"] for row in experiments.load("tiny", folder, "quick" in more)} == {"choose"}
+
+
+def test_a_plan_that_is_there_is_not_changed(tmp_path, tiny):
+    rows = run(tmp_path)
+    planned = plan.load(tmp_path / "tiny.jsonl", 1)
+    others = [row | {"val_accuracy": 1 - row["val_accuracy"]} for row in by_phase(rows, "choose")]
+    write(tmp_path, others)
+    run(tmp_path)
+    assert plan.load(tmp_path / "tiny.jsonl", 1) == planned
+    plan.file(tmp_path / "tiny.jsonl").unlink()
+    with pytest.raises(ResultsError, match=r"tiny\.plan\.json is gone, but rows that confirm are there: restore it"):
+        run(tmp_path)
+    plan.file(tmp_path / "tiny.jsonl").write_text("{}", encoding="utf-8")
+    with pytest.raises(ResultsError, match="is no plan"):
+        run(tmp_path)
+
+
+def test_a_plan_of_an_older_version_is_made_again(tmp_path, tiny, monkeypatch):
+    run(tmp_path, phase="choose")
+    monkeypatch.setattr(tiny, "VERSION", 2)
+    assert experiment.find("tiny").plan(tmp_path / "tiny.jsonl") is None
+    run(tmp_path, phase="choose")
+    assert plan.load(tmp_path / "tiny.jsonl", 2).version == 2
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"seeds": [99, 100]}, r"seeds must be below 100, the first of the fresh seeds that confirm, got \[99, 100\]"),
+        ({"phase": "confirm"}, "phase must be choose or left out, got 'confirm'"),
+    ],
+)
+def test_arguments_out_of_range(tmp_path, more, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.run("tiny", results=tmp_path, **more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_made_by_hand_must_name_its_settings(tmp_path, tiny, monkeypatch):
+    made = [experiments.Comparison("by hand", {0: 0.1, 1: 0.2, 2: 0.4}, {0: 0.0, 1: 0.0, 2: 0.0})]
+    monkeypatch.setattr(tiny, "comparisons", lambda rows: made)
+    with pytest.raises(ValueError, match="tiny: the comparison 'by hand' must name its settings"):
+        run(tmp_path)
+
+
+def test_nothing_is_confirmed_at_the_edge_of_a_grid(tmp_path, tiny, monkeypatch):
+    inside = tiny.comparisons
+    monkeypatch.setattr(tiny, "comparisons", lambda rows: [replace(*inside(rows), edges=("lr of 'with BN'",))])
+    with pytest.raises(ValueError, match="tiny, each at its best rate: the best lr of 'with BN' lies at the edge"):
+        run(tmp_path)
+    assert len(experiments.load("tiny", tmp_path)) == 18 and not list(tmp_path.glob("*.plan.json"))
+
+
+def test_the_bits_of_fresh_rows_are_kept(tmp_path, tiny):
+    """The bootstrap over images reads them; those of the pilot are dropped."""
+    rows = run(tmp_path)
+    kept = bits.load(tmp_path / "tiny.jsonl")
+    assert {experiment.row_key(row) for row in by_phase(rows, "confirm")} == kept.keys()
+    assert all(row["correct"] is None for row in by_phase(rows, "choose"))
+
+
+# --- the choice and the verdict ---------------------------------------------------------------------------------------
+
+
+def made_up(lr: float, seed: int, val: float, test: float) -> dict:
+    phase = {"phase": "choose"} if seed < FIRST else {"phase": "confirm", "planned": 2}
+    measured = {"val_accuracy": val, "test_accuracy": test, "diverged": False}
+    return {"setting": {"lr": lr}, "seed": seed, **phase, **measured}
+
+
+def test_the_choice_does_not_see_fresh_rows():
+    rows = [made_up(lr, seed, val, 0.5) for lr, val in ((0.1, 0.7), (1.0, 0.8), (10.0, 0.6)) for seed in (0, 1)]
+    rows += [made_up(lr, 100, val, 0.6) for lr, val in ((0.1, 0.95), (1.0, 0.1))]
+    choice = best(rows, "lr")
+    assert choice.values == {"lr": 1.0} and choice.means == {(0.1,): 0.7, (1.0,): 0.8, (10.0,): 0.6}
+    assert [row["seed"] for row in choice.rows] == [100]
+    assert [row["seed"] for row in fresh(rows)] == [100, 100] and fresh(rows[:6]) == rows[:6]
+    assert [row["seed"] for row in best(rows[:6], "lr").rows] == [0, 1]
+    with pytest.raises(Incomplete, match="only rows that confirm"):
+        best(rows[6:], "lr")
+
+
+def test_the_verdict_is_from_the_planned_seeds_alone(tmp_path, tiny):
+    """Neither the pilot nor a seed added afterwards changes it; one that is missing takes it away."""
+    rows = run(tmp_path)
+    judged = experiments.judge(rows)
+    confirming = by_phase(rows, "confirm")
+    assert f"({confirming[0]['planned']} paired seeds" in judged.sentence
+    changed = [row | {"test_accuracy": 0.1} if row["phase"] == "choose" else row for row in rows]
+    assert experiments.judge(changed) == judged
+    more = [row | {"seed": row["seed"] + 1000, "test_accuracy": 1.0, "planned": 1050} for row in confirming]
+    assert experiments.judge(rows + more) == judged
+    assert "1 of the" in experiments.judge([row for row in rows if row is not confirming[-1]]).sentence
+    without_pilot = experiments.judge([row for row in rows if row["phase"] == "confirm" or row["seed"]])
+    assert "6 of the 18 planned runs are missing" in without_pilot.sentence
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"phase": None}, "has a phase that is neither choose nor confirm: None"),
+        ({"seed": 5}, "has the phase 'confirm', but fresh seeds begin at 100: 5"),
+        ({"planned": None}, "confirms, but does not say how many seeds were planned"),
+    ],
+)
+def test_a_row_of_the_wrong_phase_is_damage(tmp_path, tiny, change, problem):
+    row = by_phase(run(tmp_path), "confirm")[0]
+    study = experiment.find("tiny")
+    assert study.problem(row) is None and study.problem(row | change) == problem
+
+
+# --- the number of seeds ----------------------------------------------------------------------------------------------
+
+
+def pilot(sd: float, mean: float = 0.0, delta: float = DELTA, claim: str = "c") -> Pilot:
+    return Pilot(claim, "condition", mean, sd, delta)
+
+
+@pytest.mark.parametrize("sd", [0.3, 0.6, 1.0])
+def test_so_many_seeds_give_an_interval_of_half_delta(sd):
+    n = seeds_needed([pilot(sd * DELTA)])
+    half = [stats.t.interval(0.95, k - 1, scale=sd / math.sqrt(k))[1] for k in (n - 1, n)]
+    assert half[0] > 0.5 >= half[1]
+
+
+def test_so_many_seeds_find_twice_delta():
+    """The probability of an interval above δ when the effect is 2δ, by simulation: above 0.8."""
+    n = seeds_needed([pilot(0.8 * DELTA)])
+    draws = np.random.default_rng(0).normal(2, 0.8, (4000, n))
+    low = stats.t.interval(0.95, n - 1, draws.mean(axis=1), stats.sem(draws, axis=1))[0]
+    assert (low > 1).mean() > 0.8
+    few = draws[:, : n // 3]
+    assert (stats.t.interval(0.95, n // 3 - 1, few.mean(axis=1), stats.sem(few, axis=1))[0] > 1).mean() < 0.8
+
+
+def test_a_large_effect_needs_fewer_and_all_conditions_count_together():
+    assert seeds_needed([pilot(2 * DELTA, mean=9 * DELTA)]) < 10 < seeds_needed([pilot(2 * DELTA)])
+    assert seeds_needed([pilot(2 * DELTA, mean=-9 * DELTA)]) == seeds_needed([pilot(2 * DELTA, mean=9 * DELTA)])
+    together = seeds_needed([pilot(0.3 * DELTA), pilot(0.9 * DELTA)])
+    assert together == seeds_needed([pilot(math.sqrt((0.3**2 + 0.9**2) / 2) * DELTA)])
+    assert seeds_needed([pilot(0)]) == 2 and seeds_needed([pilot(1)]) == MOST
+    claims_together = [pilot(0.3 * DELTA), pilot(1.0, delta=1.2, claim="d")]
+    assert plan.number_of_seeds(claims_together) == seeds_needed(claims_together[1:]) > FEWEST
+    assert plan.number_of_seeds(claims_together[:1]) == FEWEST
+
+
+@pytest.mark.parametrize(
+    "pilots, message",
+    [
+        ([], "pilots must hold at least one condition"),
+        ([pilot(math.nan)], "sd must be a number of at least 0, got nan of 'condition'"),
+        ([pilot(0.1, delta=0)], "delta must be above 0, got 0"),
+    ],
+)
+def test_numbers_that_plan_nothing(pilots, message):
+    with pytest.raises(ValueError, match=message):
+        seeds_needed(pilots)
+
+
+# --- the committed plans ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(experiment.RESULTS.glob("*.plan.json")), ids=lambda path: path.name)
+def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(path, monkeypatch):
+    name = path.name.removesuffix(".plan.json")
+    study, results = experiment.find(name), path.with_name(f"{name}.jsonl")
+    planned = plan.load(results, study.version)
+    assert planned.seeds == plan.number_of_seeds(planned.pilots)
+    rows = experiments.load(name)
+    for comparison in study.comparisons(by_phase(rows, "choose")):
+        mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
+        found = comparison.difference
+        assert (found.mean, found.sd, study.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
+        assert all(setting in planned.settings for setting in comparison.settings)
+    for row in by_phase(rows, "confirm"):
+        assert row["setting"] in planned.settings and row["seed"] in planned.fresh
+        assert row["planned"] == planned.seeds and row["provenance"]["date"] >= planned.provenance["date"]
