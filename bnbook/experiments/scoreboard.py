@@ -146,11 +146,14 @@ def details(row: Row) -> str:
     measured = row.experiment
     updates = f"{measured.steps:,}" if measured.steps else "no"
     delta = f"{_amount(measured.delta, measured.metric, sign=False)}, {measured.metric.replace('_', ' ')}"
+    seeds = f"{measured.seeds} paired seeds"
+    if measured.confirm:
+        seeds = f"settings chosen on {measured.seeds} seeds, and the verdict from fresh ones"
     less = "less contradicts the claim" if measured.needs_more else "below −δ the claim is contradicted"
     parts = [
         f"> “{measured.claim}”",
         f"**Question.** {measured.question} See {_chapter(row)}.",
-        f"**Our setting.** {measured.dataset}; {measured.network}; {updates} updates; {measured.seeds} paired seeds;"
+        f"**Our setting.** {measured.dataset}; {measured.network}; {updates} updates; {seeds};"
         f" smallest effect of interest δ = {delta}; {less}.",
     ]
     if row.comparisons:
