@@ -253,13 +253,18 @@ def test_numbers_that_plan_nothing(pilots, message):
 # --- the committed plans ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(experiment.RESULTS.glob("*.plan.json")), ids=lambda path: path.name)
-def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(path, monkeypatch):
-    name = path.name.removesuffix(".plan.json")
-    study, results = experiment.find(name), path.with_name(f"{name}.jsonl")
-    planned = plan.load(results, study.version)
+CONFIRMING = [
+    name for name in experiments.names() if (found := experiment.find(name)).confirm and found.rows_of == name
+]
+
+
+@pytest.mark.parametrize("name", CONFIRMING)
+def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(name):
+    study, rows = experiment.find(name), experiments.load(name)
+    if (planned := study.plan(study.file())) is None:
+        assert not by_phase(rows, "confirm")
+        return
     assert planned.seeds == plan.number_of_seeds(planned.pilots)
-    rows = experiments.load(name)
     for comparison in study.comparisons(by_phase(rows, "choose")):
         mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
         found = comparison.difference
