@@ -23,7 +23,7 @@ PYTEST = "$(VENV)/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-r
 test: everything  ## run all tests: the package, the notebooks, the built pages
 	$(PYTEST)
 
-check: everything  ## run what is quick, in two minutes, while working
+check: everything  ## run what is quick, while working
 	$(PYTEST) -m "not long" tests book/02_forward.ipynb
 
 # An environment of its own, beside the others: one for each Python and NumPy that were named.

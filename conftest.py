@@ -75,14 +75,16 @@ def pytest_testnodedown(node) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line about what a run over all folders left out: not chosen, or impossible on this machine."""
-    if not {"tests", str(ROOT / "tests")} & set(config.args) or config.option.collectonly:
+    asked = [(config.invocation_params.dir / word).resolve() for word in config.args]
+    if ROOT / "tests" not in asked or config.option.collectonly:
         return
     counts = Counter(config.stash.get(LEFT_OUT, {}))
     for report in terminalreporter.stats.get("skipped", []):
         if isinstance(report.longrepr, tuple):
             counts[report.longrepr[2].removeprefix("Skipped: ")] += 1
     parts = [f"{number} tests ({reason})" for reason, number in counts.most_common()]
-    reports = (report for group in terminalreporter.stats.values() for report in group)
+    groups = (group for kind, group in terminalreporter.stats.items() if kind != "deselected")
+    reports = (report for group in groups for report in group)
     executed = {report.nodeid.partition("::")[0] for report in reports if "::Cell" in getattr(report, "nodeid", "")}
     notebooks = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("book/*.ipynb")}
     if missing := {name for name in notebooks if not name.endswith(".student.ipynb")} - executed:

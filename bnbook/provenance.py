@@ -1,4 +1,4 @@
-"""What a recorded result is in the words of JSON, and where it comes from."""
+"""What a recorded result is in the words of JSON, where it comes from, and how its file is replaced."""
 
 from __future__ import annotations
 
@@ -30,6 +30,35 @@ def plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"a row holds numbers, strings, lists and dicts of them, got {type(value).__name__}: {value!r}")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it.
+
+    Raises:
+        OSError: it could not be written (the disk is full, say); the message names it, and the old content is there.
+    """
+    temporary = unfinished(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} could not be written ({error.strerror}); what it held before is kept") from None
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is on the disk
+    finally:
+        os.close(folder)
+
+
+def unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def provenance(command: str, **more: str) -> dict[str, str]:

@@ -5,7 +5,7 @@
     python tools/nb.py apply --keep-outputs forward.md NB          the same when only words changed: nothing is executed
     python tools/nb.py run book/02_forward.ipynb ...               execute again
     python tools/nb.py check [NB ...]                              the static guards (all chapters by default)
-    python tools/nb.py student book/02_forward.ipynb -o mine.ipynb the notebook without solutions and outputs
+    python tools/nb.py student book/02_forward.ipynb -o mine.student.ipynb  the notebook without solutions and outputs
 
 A notebook whose code fails is left as it was: the failing cell and its traceback are printed, the exit status is 1.
 """

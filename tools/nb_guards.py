@@ -68,11 +68,18 @@ def has_assert(cell: NotebookNode) -> bool:
 
 def _asserts(node: ast.AST) -> bool:
     if isinstance(node, ast.Assert):
-        return not isinstance(node.test, ast.Constant)
+        return not _decided(node.test)
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         return name.startswith("assert_")
     return False
+
+
+def _decided(test: ast.expr) -> bool:
+    """Whether a condition is decided by what is written: a constant, a pair in brackets, `True or x`."""
+    if isinstance(test, ast.BoolOp):
+        return any(map(_decided, test.values))
+    return isinstance(test, ast.Constant | ast.Tuple)
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:

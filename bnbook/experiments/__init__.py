@@ -93,16 +93,16 @@ from .engine.experiment import (
     study_names,
 )
 from .engine.runs import run
-from .engine.statistics import Choice, Comparison, Difference, Incomplete, best, compare, fresh, select
+from .engine.statistics import Choice, Comparison, Incomplete, PairedDifference, best, compare, fresh, select
 from .engine.verdict import Verdict, verdict
 
 __all__ = [
     "RESULTS",
     "Choice",
     "Comparison",
-    "Difference",
     "Experiment",
     "Incomplete",
+    "PairedDifference",
     "Study",
     "Verdict",
     "best",

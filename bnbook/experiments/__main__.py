@@ -133,8 +133,11 @@ def seed_list(given: Sequence[str]) -> list[int]:
     try:
         if len(given) == 1 and "-" not in given[0]:
             return list(range(int(given[0])))
-        ends = [(word.partition("-")[0], word.rpartition("-")[2]) for word in given]
-        return [seed for first, last in ends for seed in range(int(first), int(last) + 1)]
+        ends = [map(int, word.split("-") if "-" in word else (word, word)) for word in given]
+        ranges = [range(first, last + 1) for first, last in ends]
+        if not all(ranges):
+            raise ValueError
+        return [seed for seeds in ranges for seed in seeds]
     except ValueError:
         raise ValueError(f"--seeds must be a number or a list as 3 7 10-14, got {' '.join(given)}") from None
 
@@ -167,6 +170,7 @@ def show(args: argparse.Namespace) -> int:
 
 def _show_verdict(claim: Experiment, rows: Sequence[dict], quick: bool) -> None:
     print()
+    rows = experiment.of_planned_seeds(claim, rows)
     try:
         print("\n\n".join(condition_lines(comparison) for comparison in claim.comparisons(rows)))
     except statistics.Incomplete as error:
@@ -240,19 +244,26 @@ def status(args: argparse.Namespace) -> int:
             damaged = True
         seconds = [row["seconds"] for row in found.rows if row["seconds"] is not None]
         spent = duration(sum(seconds)) if seconds or not found.rows else "?"
-        left = duration(seconds_left(found)) if found.rows else "?" if found.missing else "–"
+        left = seconds_left(found)
+        left = "?" if left is None else duration(left) if found.rows else "–"
         counts = [len(found.rows), len(found.missing), sum(found.stale.values()), len(found.damage)]
         lines.append([name, *counts, spent, left])
     print(table(["name", "rows", "missing", "stale", "damaged", "spent", "left, on one core"], lines))
     return 1 if damaged else 0
 
 
-def seconds_left(found: Inventory) -> float:
-    """What the missing runs will take: as long as those of the same setting, or else as the mean run."""
+def seconds_left(found: Inventory) -> float | None:
+    """What the missing runs will take: as long as those of the same setting, or else as the mean run.
+
+    None where no time was recorded.
+    """
     seconds: dict[str, list[float]] = {}
     for row in found.rows:
-        seconds.setdefault(experiment.key(0, row["setting"], 0), []).append(row["seconds"] or 0)
+        if row["seconds"] is not None:
+            seconds.setdefault(experiment.key(0, row["setting"], 0), []).append(row["seconds"])
     every = [value for times in seconds.values() for value in times]
+    if found.missing and not every:
+        return None
     return sum(stats.fmean(seconds.get(experiment.key(0, setting, 0), every)) for setting, _ in found.missing)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from ..provenance import write_atomically
 from . import CheckpointError, Settings, describe, train
-from .checkpoint import NAME, first_line, make_sure_of, write_atomically
+from .checkpoint import NAME, first_line, make_sure_of
 from .processes import count, rank
 from .report import summary
 from .settings import WORDS

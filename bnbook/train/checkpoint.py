@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import os
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from ..provenance import unfinished, write_atomically
 
 FORMAT = 1  # of what `save` writes; another one is refused
 NAME = "checkpoint.pt"
@@ -22,39 +23,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file, why, and what to do."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file: whenever the process dies or the power fails, there is the old content or the new, all of it.
-
-    Raises:
-        OSError: it could not be written (the disk is full, say); the message names it, and the old content is there.
-    """
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(f"{path} could not be written ({error.strerror}); what it held before is kept") from None
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too, is on the disk
-    finally:
-        os.close(folder)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
 def make_sure_of(folder: Path, name: str = NAME) -> None:
     """Make a folder where it is missing, and see that a file of this name can be written there; OSError where not."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(folder / name)
+    temporary = unfinished(folder / name)
     left = temporary.exists()  # by a run that was killed, or is writing
     with open(temporary, "ab"):
         pass
@@ -72,18 +44,21 @@ def reserved(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    refused = f"{folder} cannot be used for checkpoints ({{}}): name a folder that can be written"
     try:
-        make_sure_of(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "wb")
     except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be used for checkpoints ({error.strerror}): name a folder that can be written"
-        ) from None
+        raise CheckpointError(refused.format(error.strerror)) from None
     with lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone when the process is, and not handed on to workers
         except OSError:
             raise CheckpointError(f"{folder} is used by another run that has not ended: name another folder") from None
+        try:
+            make_sure_of(folder)  # now that no other run is writing there
+        except OSError as error:
+            raise CheckpointError(refused.format(error.strerror)) from None
         yield
 
 

@@ -160,7 +160,7 @@ class Run:
         self.model.train()
         due = time.monotonic() + every
         try:
-            while self.epoch < self.settings.epochs and not self.diverged:
+            while self.epoch < self.settings.epochs and (self.batch or not self.diverged):  # an epoch is ended
                 self.progress.begin(self.epoch, self.steps_per_epoch * batch_size, self.batch * batch_size)
                 for batch in self.loader.epoch(self.epoch, self.batch):
                     self.update(batch, self.rate())

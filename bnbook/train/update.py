@@ -179,11 +179,12 @@ def autocast(settings: Settings):
 
 @torch.no_grad()
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> tuple[float, float]:
-    """Mean loss and accuracy in evaluation mode; the mode of the model is put back."""
+    """Mean loss and accuracy in evaluation mode; the mode of every layer is put back."""
     batch_size = 100 if settings.device == "cpu" else 2_000  # larger ones leave the cache of a CPU and take longer
-    training = model.training
+    modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
     with autocast(settings):
         logits = torch.cat([model(part).float() for part in images.split(batch_size)])
-    model.train(training)
+    for layer, training in modes:
+        layer.training = training
     return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).sum().item() / len(labels)

@@ -113,6 +113,8 @@ FAULTS: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
     "not Python": (edit("bins", "rng =", "rng = ="), "is not Python"),
     "assertion removed": (edit("assert 0", "assert 0 <= loss < 1\n", ""), "asserts anything"),
     "assertion of nothing": (edit("assert 0", "assert 0 <= loss < 1\n", "assert True\n"), "asserts anything"),
+    "assertion of a pair": (edit("assert 0", "assert 0 <= loss < 1\n", "assert (loss, 1)\n"), "asserts anything"),
+    "assertion or true": (edit("assert 0", "assert 0 <= loss < 1\n", "assert loss < 1 or True\n"), "asserts anything"),
     "assertion never run": (edit("assert 0", "assert", "def f():\n    assert"), "asserts anything"),
     "prose": (edit("All of it", "All of it", "The accuracy is 0.91"), "'0.91'"),
     "no opening": (edit("**You need**", "**You need**", "You need"), "no **You need**"),

@@ -74,6 +74,14 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(name, tmp_path, monkeypat
     assert scores(result) == scores(whole) and result.final == whole.final
 
 
+def test_a_run_that_diverges_ends_with_its_epoch_also_when_it_was_killed_in_between(tmp_path, monkeypatch):
+    monkeypatch.setitem(RUNS, "diverging", replace(SMALL, norm="none", lr=1e10, epochs=4, evaluations=2))
+    whole = quiet(RUNS["diverging"])
+    result = interrupted("diverging", tmp_path, [7], monkeypatch)  # after the first evaluation, which noticed it
+    assert whole.diverged and result.diverged and result.steps == whole.steps == 10
+    assert str(scores(result)) == str(scores(whole))  # NaN is not equal to NaN
+
+
 def _forget(name: str):
     """A mistake in what is restored: name → what is done after a restore that is right."""
     return {
@@ -144,6 +152,7 @@ def test_a_checkpoint_is_written_every_so_many_seconds(tmp_path, monkeypatch):
     assert written == [3, 6, 9, 0, 2, 5, 8, 0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what a file is called is asked of Linux")
 def test_the_file_is_replaced_only_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
     path, events = tmp_path / "file", []
     fsync, replace_file = os.fsync, os.replace

@@ -7,6 +7,7 @@ none, SkipInit and Fixup.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def run(setting: dict, seed: int) -> dict:
     tested = evaluate(model, *split("test", half=True))
     return {
         "train_loss": sum(losses[-78:]) / len(losses[-78:]),
-        "diverged": step < STEPS,
+        "diverged": step < STEPS or not math.isfinite(tested.loss),
         "val_accuracy": evaluate(model, *split("val", 5_000, half=True)).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,

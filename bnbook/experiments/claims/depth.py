@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def run(setting: dict, seed: int) -> dict:
     tested = evaluate(model, *split("test"))
     return {
         "train_loss": sum(losses[-78:]) / len(losses[-78:]),
-        "diverged": step < STEPS,
+        "diverged": step < STEPS or not math.isfinite(tested.loss),
         "val_accuracy": evaluate(model, *split("val")).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,

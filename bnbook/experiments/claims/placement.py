@@ -7,6 +7,7 @@ before the normalization. `dropout_before_norm` reads its claim from the same ro
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ def run(setting: dict, seed: int) -> dict:
     tested = evaluate(model, *test)
     result = {
         "train_loss": sum(losses[-78:]) / len(losses[-78:]),
-        "diverged": step < STEPS,
+        "diverged": step < STEPS or not math.isfinite(tested.loss),
         "val_accuracy": evaluate(model, *split("val")).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,

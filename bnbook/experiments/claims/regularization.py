@@ -7,6 +7,7 @@ more claims are read from the same rows: `noise_helps` and `need_for_dropout`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ def run(setting: dict, seed: int) -> dict:
         evaluate(model, *images) for images in (few, split("val", half=True), split("test", half=True))
     )
     return {
-        "diverged": diverged,
+        "diverged": diverged or not math.isfinite(test.loss),
         "train_accuracy": train_scores.accuracy,
         "train_loss": train_scores.loss,
         "val_accuracy": val.accuracy,

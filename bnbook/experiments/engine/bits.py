@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .rows import ResultsError, replace
+from ...provenance import write_atomically
+from .rows import ResultsError
 
 if TYPE_CHECKING:  # NumPy is imported where bits are packed: workers set their threads before
     import numpy as np
@@ -67,7 +67,7 @@ def save(path: Path, packed: Mapping[str, str]) -> None:
         row[: len(vector)] = vector
     content = io.BytesIO()
     np.savez_compressed(content, keys=np.array(list(packed), str), counts=counts, bits=np.packbits(bits, axis=1))
-    replace(file(path), content.getvalue())
+    write_atomically(file(path), content.getvalue())
 
 
 def load(path: Path) -> dict[str, str]:
@@ -85,5 +85,5 @@ def load(path: Path) -> dict[str, str]:
             keys, counts = kept["keys"], kept["counts"]
             bits = np.unpackbits(kept["bits"], axis=1).astype(bool)
         return {str(key): pack_bits(row[:count]) for key, count, row in zip(keys, counts, bits, strict=True)}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive raises nearly anything, in zipfile, zlib or NumPy
         raise ResultsError(f"{file(path)} cannot be read ({error}): restore it") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ... import provenance
 from . import bits, plan
-from .experiment import RESULTS, Experiment, Study, find, inventory, key, names, row_key
+from .experiment import RESULTS, Experiment, Study, find, inventory, key, names, of_planned_seeds, row_key
 from .rows import ResultsError
 from .statistics import CONFIRM
 
@@ -41,7 +41,7 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
         raise ResultsError(f"{plan.file(path)} is gone, but rows that confirm are there: restore it")
     settings, pilots = {}, []
     for experiment in _claims_on(study.name):
-        for comparison in experiment.comparisons(found.rows):
+        for comparison in experiment.comparisons(of_planned_seeds(study, found.rows)):
             if not comparison.settings:
                 raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} must name its settings")
             if comparison.edges:
@@ -71,8 +71,9 @@ def _claims_on(name: str) -> list[Experiment]:
 def keep_chosen_bits(name: str, results: str | Path = RESULTS) -> bool:
     """Move the bits of right answers of the rows that comparisons read to NAME.correct.npz, and drop all others.
 
-    Killed at any moment it loses nothing: the bits are in the new file before they leave the rows, and what is left to
-    do is done by the next command that makes runs of this experiment. What was dropped is made again by its seed.
+    Rows of seeds that were not planned keep theirs. Killed at any moment it loses nothing: the bits are in the new file
+    before they leave the rows, and what is left to do is done by the next command that makes runs of this experiment.
+    What was dropped is made again by its seed.
 
     Returns:
         whether something was moved or dropped; not while planned runs are missing, or lines are damaged.
@@ -93,14 +94,17 @@ def keep_chosen_bits(name: str, results: str | Path = RESULTS) -> bool:
         kept = {row_key(row): row["correct"] for row in found.rows if row_key(row) in chosen and row["correct"]}
         if kept:
             bits.save(path, kept)
-        seen = {row_key(row) for row in found.rows if row.get("correct")}
+        planned = of_planned_seeds(experiment, found.rows)
+        seen = {row_key(row) for row in planned if row.get("correct")}
         return lambda row: row | {"correct": None} if row_key(row) in seen else row
 
-    return any(row.get("correct") for row in rows.read().rows) and rows.rewrite(plan)
+    return any(row.get("correct") for row in of_planned_seeds(experiment, rows.read().rows)) and rows.rewrite(plan)
 
 
 def chosen_rows(name: str, rows: Sequence[Mapping]) -> set[str]:
     """The keys of the rows whose bits the comparisons of the experiments on these rows read."""
-    marked = [row | {"correct": row_key(row)} if "correct" in row else row for row in rows]
+    marked = [
+        row | {"correct": row_key(row)} if "correct" in row else row for row in of_planned_seeds(find(name), rows)
+    ]
     comparisons = [comparison for experiment in _claims_on(name) for comparison in experiment.comparisons(marked)]
     return {key for comparison in comparisons for arm in comparison.correct or () for key in arm.values()}

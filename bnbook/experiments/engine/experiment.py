@@ -308,6 +308,8 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
     Raises:
         ValueError: rows of another experiment than this one reads, or of a study, which has no claim.
     """
+    if not rows:
+        raise ValueError("rows must hold at least one row, got none")
     experiment = find(name or rows[0]["experiment"])
     if not isinstance(experiment, Experiment):
         raise ValueError(f"name must be that of an experiment with a claim, {experiment.name!r} is a study")
@@ -315,17 +317,17 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
         raise ValueError(
             f"rows must be those of {source!r} for {experiment.name!r}, got rows of {rows[0]['experiment']!r}"
         )
+    rows = of_planned_seeds(experiment, rows)
     choosing = [row for row in rows if row.get("phase") != CONFIRM]
     counts = Counter(key(0, row["setting"], 0) for row in choosing)
     grid = [key(0, setting, 0) for setting in experiment.settings()]
-    absent = sum(max(0, experiment.seeds - counts[setting]) for setting in grid)
+    absent = sum(experiment.seeds - counts[setting] for setting in grid)
     seeds = experiment.seeds
     try:
         if absent:
             raise Incomplete(f"{absent} of the {len(grid) * experiment.seeds} planned runs are missing")
         if experiment.confirm:
-            seeds, fresh = _as_planned(rows)
-            rows = choosing + fresh
+            seeds = _confirmed_seeds(rows)
         comparisons = experiment.comparisons(rows)
     except Incomplete as error:
         return Verdict(INCONCLUSIVE, f"Inconclusive: {error}.", {})
@@ -338,17 +340,27 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
     )
 
 
-def _as_planned(rows: Sequence[Mapping]) -> tuple[int, list[Mapping]]:
-    """How many fresh seeds were planned before the first of them, and the rows that confirm, of these seeds alone."""
+def of_planned_seeds(study: Study, rows: Sequence[Mapping]) -> list[Mapping]:
+    """The rows of the seeds that were planned: whoever adds some, or a part of one, changes no verdict."""
+    confirming = [row for row in rows if row.get("phase") == CONFIRM]
+    seeds = confirming[0]["planned"] if confirming else 0  # of the first row: what later ones say cannot change it
+    return [row for row in rows if row["seed"] < (plan.FIRST + seeds if row.get("phase") == CONFIRM else study.seeds)]
+
+
+def _confirmed_seeds(rows: Sequence[Mapping]) -> int:
+    """How many fresh seeds there are of every setting that is confirmed.
+
+    Raises:
+        Incomplete: none, or not all that were planned.
+    """
     confirming = [row for row in rows if row.get("phase") == CONFIRM]
     if not confirming:
         raise Incomplete("the chosen settings have not been confirmed on fresh seeds")
-    seeds = confirming[0]["planned"]  # of the first row: what later ones say cannot change it
-    fresh = [row for row in confirming if row["seed"] < plan.FIRST + seeds]
-    counts = Counter(key(0, row["setting"], 0) for row in fresh)
+    seeds = confirming[0]["planned"]
+    counts = Counter(key(0, row["setting"], 0) for row in confirming)
     if absent := sum(seeds - count for count in counts.values()):
         raise Incomplete(f"{absent} of the {len(counts) * seeds} runs that confirm are missing")
-    return seeds, fresh
+    return seeds
 
 
 def provenance_line(rows: Sequence[Mapping]) -> str:

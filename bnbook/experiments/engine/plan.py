@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .rows import ResultsError, replace
+from ...provenance import write_atomically
+from .rows import ResultsError
 from .statistics import CONFIDENCE
 
 FIRST = 100  # of the fresh seeds
@@ -79,6 +80,8 @@ def seeds_needed(pilots: Sequence[Pilot]) -> int:
 
 def number_of_seeds(pilots: Sequence[Pilot]) -> int:
     """One number for all claims on the same rows, so that all stay paired: what the one with most scatter needs."""
+    if not pilots:
+        raise ValueError("pilots must hold at least one condition, got none")
     claims = {pilot.experiment for pilot in pilots}
     return max(FEWEST, *(seeds_needed([p for p in pilots if p.experiment == claim]) for claim in claims))
 
@@ -91,7 +94,7 @@ def file(path: Path) -> Path:
 def save(path: Path, plan: Plan) -> None:
     """Write the plan beside a results file."""
     content = asdict(plan) | {"pilots": [pilot._asdict() for pilot in plan.pilots]}
-    replace(file(path), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+    write_atomically(file(path), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def load(path: Path, version: int) -> Plan | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ...provenance import write_atomically
+
 
 class ResultsError(ValueError):
     """A results file that cannot be trusted; the message says which line, and why."""
@@ -109,7 +111,7 @@ class Rows:
                 row, wrong = self._parse(line)
                 if not wrong and (changed := change(row)) != row:
                     lines[number] = _line(changed)[:-1]
-            replace(Path(self.path), b"\n".join(lines))
+            write_atomically(Path(self.path), b"\n".join(lines))
         return True
 
     def _parse(self, line: bytes) -> tuple[dict, str | None]:
@@ -138,16 +140,6 @@ class Rows:
                 if _is_at(file, path):  # and was not replaced while this one waited
                     yield file
                     return
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file anew, on the disk before this returns: its readers see the old content or the new, never a part."""
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

@@ -23,7 +23,7 @@ from .completion import keep_chosen_bits, plan_confirmation
 from .experiment import FIELDS, RESULTS, Study, Task, find, inventory, key, row_key
 from .progress import Bar
 from .statistics import CHOOSE, CONFIRM
-from .words import pairs, plain
+from .words import as_text, pairs
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -54,7 +54,8 @@ def run(
 
     Args:
         name: of the experiment or study.
-        seeds: those of every setting; as many as are planned if left out. Seeds from 100 on belong to confirmations.
+        seeds: those of every setting; as many as are planned if left out. Fresh seeds, 100 and on, are those of the
+            plan here or in the book's results, of the settings that it confirms.
         only: values that a setting must have to be run, as text: {"norm": "batch", "lr": "0.1"}.
         jobs: number of worker processes; with 1 the runs are made in this process.
         quick: the small grid, into a file of its own; nothing is confirmed.
@@ -74,29 +75,36 @@ def run(
         raise ValueError(f"{name} has no runs of its own, it reads those of {source}: run {source}")
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds)):
         raise ValueError(f"seeds must be at least one, different and not negative, got {list(seeds)}")
-    if study.confirm and any(seed >= plan.FIRST for seed in seeds or ()):
-        raise ValueError(f"seeds must be below {plan.FIRST}, the first of the fresh seeds that confirm, got {[*seeds]}")
     if phase not in (None, CHOOSE):
         raise ValueError(f"phase must be {CHOOSE} or left out, got {phase!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     asked = chosen_settings(study.settings(quick), only or {})
     path = study.file(results, quick)
+    planned = study.plan(path, quick) or study.plan(study.file(), quick)  # the second makes rows again elsewhere
+    if fresh := [seed for seed in seeds or () if study.confirm and seed >= plan.FIRST]:
+        if not planned or not set(fresh) <= set(planned.fresh):
+            raise ValueError(f"seeds from {plan.FIRST} on must be those of the plan, got {fresh}")
 
-    def make(seeds: Iterable[int] | None) -> list[Task]:
+    def make(seeds: Iterable[int] | None, planned: plan.Plan | None) -> list[Task]:
         found = inventory(study, path, seeds, quick)
         for line in found.warnings(study, path):
             print(line, file=sys.stderr)
-        pending = {key(study.version, *task): task for task in found.missing if task[0] in asked}
+        pending = {
+            key(study.version, setting, seed): (setting, seed)
+            for setting, seed in found.missing
+            if setting in asked and (not fresh or seed < plan.FIRST or setting in planned.settings)
+        }
         if pending:
             _make_folder(path.parent)
         with Bar(name, len(pending), progress) as bar:
-            return _Runs(study, path, command, pending, bar).make(jobs, dask)
+            return _Runs(study, path, command, pending, bar, planned).make(jobs, dask)
 
-    failed = make(range(study.seeds) if seeds is None else seeds)
+    failed = make(range(study.seeds) if seeds is None else seeds, planned)
     if study.confirm and seeds is None and not quick:
-        if plan_confirmation(study, results, command) and phase is None:
-            failed += make(None)
+        planned = plan_confirmation(study, results, command)
+        if planned and phase is None:
+            failed += make(None, planned)
     if not quick:
         _keep_chosen_bits(name, results)
     return failed
@@ -111,9 +119,9 @@ def chosen_settings(settings: Sequence[dict], only: Mapping[str, str]) -> list[d
     known = settings[0] if settings else {}
     if unknown := only.keys() - known.keys():
         raise ValueError(f"only must name {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    found = [s for s in settings if all(plain(s[name]) == value for name, value in only.items())]
+    found = [s for s in settings if all(as_text(s[name]) == value for name, value in only.items())]
     if only and not found:
-        values = "; ".join(f"{name} is {', '.join(dict.fromkeys(plain(s[name]) for s in settings))}" for name in only)
+        values = "; ".join(f"{name} is {', '.join(dict.fromkeys(as_text(s[name]) for s in settings))}" for name in only)
         raise ValueError(f"only must have values of the grid, where {values}; got {pairs([*only], [*only.values()])}")
     return found
 
@@ -141,10 +149,17 @@ def _make_folder(folder: Path) -> None:
 class _Runs:
     """The runs that are pending: until they are made, here or by another command, or have failed."""
 
-    def __init__(self, study: Study, path: Path, command: str, pending: dict[str, Task], bar: Bar) -> None:
+    def __init__(
+        self,
+        study: Study,
+        path: Path,
+        command: str,
+        pending: dict[str, Task],
+        bar: Bar,
+        planned: plan.Plan | None,
+    ) -> None:
         self.study, self.rows, self.command = study, study.rows(path), command
-        self.planned = study.plan(path)
-        self.pending, self.bar = pending, bar
+        self.pending, self.bar, self.planned = pending, bar, planned
         self.failed: list[Task] = []
         self.suspects: set[str] = set()  # runs during which a worker process died
 

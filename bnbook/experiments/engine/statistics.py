@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .bits import unpack_bits
-from .words import name_seeds, pairs, plain
+from .words import as_text, name_seeds, pairs
 
 CHOOSE, CONFIRM = "choose", "confirm"  # the phase of a row
 CONFIDENCE = 0.95
@@ -72,7 +72,7 @@ class Choice:
         return {name: self.rows[0]["setting"][name] for name in self.over}
 
     def __str__(self) -> str:
-        chosen = ", ".join(f"{name} {plain(value)}" for name, value in self.values.items())
+        chosen = ", ".join(f"{name} {as_text(value)}" for name, value in self.values.items())
         edge = f" (AT THE EDGE of its grid: {', '.join(self.edge)})" if self.edge else ""
         return chosen + edge
 
@@ -95,7 +95,7 @@ def best(
         ends: values that nothing lies beyond (a dropout of 0), so that they are no edge of a grid.
 
     Raises:
-        Incomplete: no rows, or settings with different seeds.
+        Incomplete: no rows, settings with different seeds, or rows that confirm another setting than is chosen.
         ValueError: settings that differ in something else, or a metric that sees the test images.
     """
     over = (over,) if isinstance(over, str) else tuple(over)
@@ -124,6 +124,8 @@ def best(
     }
     chosen = max(means, key=means.get)
     edge = tuple(name for i, name in enumerate(over) if _at_the_edge(i, chosen, groups, ends))
+    if confirming and chosen not in confirming:
+        raise Incomplete(f"{pairs(over, chosen)} was chosen, but not confirmed")
     found = confirming.get(chosen, groups[chosen])
     return Choice([found[seed] for seed in sorted(found)], over, means, edge)
 
@@ -141,7 +143,7 @@ def _at_the_edge(i: int, chosen: tuple, values: Iterable[tuple], ends: Collectio
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A minus B over paired seeds."""
 
     seeds: tuple[int, ...]
@@ -182,7 +184,7 @@ class Comparison:
         return tuple(sorted(self.a.keys() ^ self.b.keys()))
 
     @cached_property
-    def difference(self) -> Difference | None:
+    def difference(self) -> PairedDifference | None:
         """Mean, standard deviation and interval of A minus B; None where there is no pair or a value is missing."""
         pairs = [(self.a[seed], self.b[seed]) for seed in self.seeds]
         if not pairs or any(value is None or not math.isfinite(value) for pair in pairs for value in pair):
@@ -190,14 +192,14 @@ class Comparison:
         differences = [a - b for a, b in pairs]
         mean = statistics.fmean(differences)
         if len(pairs) == 1:
-            return Difference(self.seeds, mean, None, None, None)
+            return PairedDifference(self.seeds, mean, None, None, None)
         sd = statistics.stdev(differences)
         if sd == 0:  # SciPy has no interval then
-            return Difference(self.seeds, mean, sd, mean, mean)
+            return PairedDifference(self.seeds, mean, sd, mean, mean)
         from scipy import stats
 
         low, high = stats.t.interval(CONFIDENCE, len(pairs) - 1, loc=mean, scale=sd / math.sqrt(len(pairs)))
-        return Difference(self.seeds, mean, sd, float(low), float(high))
+        return PairedDifference(self.seeds, mean, sd, float(low), float(high))
 
     def over_images(self) -> tuple[float, float] | None:
         """The 95 % bootstrap interval of the mean difference over test images, drawn anew in pairs; seeds are fixed.
@@ -277,7 +279,7 @@ def compare(
 
 def _command(row: Mapping) -> str:
     """What makes a row again, with all that it holds."""
-    only = [f"{name}={plain(value)}" for name, value in row["setting"].items()]
+    only = [f"{name}={as_text(value)}" for name, value in row["setting"].items()]
     options = ["--only", *only, "--seeds", f"{row['seed']}-{row['seed']}", "--results", "elsewhere"]
     return shlex.join(["python", "-m", "bnbook.experiments", "run", row["experiment"], *options])
 

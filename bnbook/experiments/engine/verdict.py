@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .statistics import Comparison, Difference, exceeds
+from .statistics import Comparison, PairedDifference, exceeds
 from .words import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -82,7 +82,7 @@ def _check(comparisons: Sequence[Comparison], delta: float, planned: int) -> Non
         raise ValueError(f"planned must be at least 2 seeds, one has no interval: got {planned}")
 
 
-def _outcome(difference: Difference, delta: float, needs_more: bool) -> str:
+def _outcome(difference: PairedDifference, delta: float, needs_more: bool) -> str:
     if exceeds(difference.low, delta):
         return SUPPORTED
     return CONTRADICTED if exceeds(delta if needs_more else -delta, difference.high) else INCONCLUSIVE

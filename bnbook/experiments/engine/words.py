@@ -107,7 +107,7 @@ def name_seeds(seeds: Iterable[int]) -> str:
 
 def pairs(names: Sequence[str], values: Sequence) -> str:
     """ "lr 0.1, norm batch"."""
-    return ", ".join(f"{name} {plain(value)}" for name, value in zip(names, values, strict=True))
+    return ", ".join(f"{name} {as_text(value)}" for name, value in zip(names, values, strict=True))
 
 
 def conjunction(words: Sequence[str]) -> str:
@@ -115,6 +115,6 @@ def conjunction(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + [words[-1]])
 
 
-def plain(value: object) -> str:
+def as_text(value: object) -> str:
     """A value of a setting."""
     return f"{value:g}" if isinstance(value, float) else str(value)

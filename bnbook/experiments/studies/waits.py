@@ -28,6 +28,7 @@ QUESTION = "What does a card wait for on every rung of the ladder?"
 CHAPTER, VERSION, SEEDS = 10, report.VERSION, 1
 DATASET, NETWORK = ladder.DATASET, ladder.NETWORK
 METRIC = "seconds_per_update"
+CHANCE = None  # a time has no worst value
 
 TIMED, FOLLOWED, DRAWN = 300, 20, 3  # updates
 CARD = {"kernel": "card", "gpu_memset": "card", "gpu_memcpy": "copy"}  # category of the profiler: lane

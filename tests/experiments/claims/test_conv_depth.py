@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib
 import numpy as np
 import pytest
@@ -108,6 +110,15 @@ def test_a_run_trains_the_network_of_its_setting(monkeypatch):
         assert (more["lr"], more["momentum"], more["schedule"]) == (rates[0], 0.9, "cosine")
         slow = {id(parameter) for parameter in more["slow"]}
         assert slow == ({id(p) for p in scalars(seen["model"])} if norm == "fixup" else set())
+
+
+def test_a_loss_that_is_not_finite_in_the_end_is_a_run_that_diverged(monkeypatch):
+    monkeypatch.setattr(D, "STEPS", 1)
+    monkeypatch.setattr(D, "updates", lambda *arguments, **more: iter([(1, math.inf)]))
+    x = torch.full((100, 1, 14, 14), math.inf), torch.zeros(100, dtype=torch.long)
+    monkeypatch.setattr(D, "split", lambda *names, **more: x)
+    monkeypatch.setattr(D, "subset", lambda count, seed, half: x)
+    assert D.run({"depth": 8, "arm": D.BN, "lr": 0.1}, 0)["diverged"]
 
 
 def test_the_scalars_are_those_of_scales_and_shifts():

@@ -96,7 +96,7 @@ def test_the_command_does_it_when_the_last_planned_run_is_made(tmp_path, monkeyp
     assert len(kept(experiments.load("tiny", tmp_path))) == 6
     assert command.main(["run", "tiny", "--seeds", "4", *folder]) == 0  # one more than planned
     rows = experiments.load("tiny", tmp_path)
-    assert len(rows) == 24 and over_images(rows) and len(kept(rows)) == 8
+    assert len(rows) == 24 and over_images(rows) and len(kept(rows)) == 6 + 6  # of the planned seeds two arms
 
 
 KILLED = """
@@ -122,9 +122,9 @@ completion.keep_chosen_bits("tiny", Path(sys.argv[1]))
 @pytest.mark.parametrize(
     "replaced, when, files",
     [
-        (0, "before", {"tiny.jsonl", "tiny.correct.npz.part"}),
+        (0, "before", {"tiny.jsonl", "tiny.correct.npz.partial"}),
         (1, "after", {"tiny.jsonl", "tiny.correct.npz"}),
-        (1, "before", {"tiny.jsonl", "tiny.correct.npz", "tiny.jsonl.part"}),
+        (1, "before", {"tiny.jsonl", "tiny.correct.npz", "tiny.jsonl.partial"}),
         (2, "after", {"tiny.jsonl", "tiny.correct.npz"}),
     ],
 )
@@ -190,3 +190,18 @@ def test_the_committed_rows_keep_no_bits_but_those_that_are_read(name):
         return
     assert kept == completion.chosen_rows(name, rows)
     assert '"correct": "' not in experiments.find(name).file().read_text(encoding="utf-8")
+
+
+def test_a_damaged_file_of_bits_is_named_whatever_is_damaged(tmp_path):
+    """One byte after another: of the archive's names and headers as well as of what is packed."""
+    path = tmp_path / "tiny.jsonl"
+    bits.save(path, {f"key {i}": bits.pack_bits(np.arange(40) % (i + 2) == 0) for i in range(3)})
+    whole = bits.file(path).read_bytes()
+    named = 0
+    for place in range(0, len(whole), 3):
+        bits.file(path).write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            bits.load(path)  # some bytes say nothing
+        except ResultsError as error:
+            named += "tiny.correct.npz cannot be read" in str(error)
+    assert named > len(whole) // 6

@@ -119,7 +119,7 @@ def test_a_plan_of_an_older_version_is_made_again(tmp_path, tiny, monkeypatch):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"seeds": [99, 100]}, r"seeds must be below 100, the first of the fresh seeds that confirm, got \[99, 100\]"),
+        ({"seeds": [99, 100]}, r"seeds from 100 on must be those of the plan, got \[100\]"),
         ({"phase": "confirm"}, "phase must be choose or left out, got 'confirm'"),
     ],
 )
@@ -127,6 +127,20 @@ def test_arguments_out_of_range(tmp_path, more, message):
     with pytest.raises(ValueError, match=message):
         experiments.run("tiny", results=tmp_path, **more)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_that_confirms_is_made_again_elsewhere(tmp_path, tiny, monkeypatch):
+    """By the plan that is committed with the rows; what it does not hold is not confirmed."""
+    monkeypatch.setattr(experiment.Study.file, "__defaults__", (tmp_path, False))
+    rows = by_phase(run(tmp_path), "confirm")
+    again = run(tmp_path / "elsewhere", seeds=[FIRST + 3])
+    expected = [row for row in rows if row["seed"] == FIRST + 3]
+    without_bits = [{k: v for k, v in row.items() if k not in ("correct", "seconds", "provenance")} for row in expected]
+    assert [
+        {k: v for k, v in row.items() if k not in ("correct", "seconds", "provenance")} for row in again
+    ] == without_bits
+    with pytest.raises(ValueError, match=r"seeds from 100 on must be those of the plan, got \[900\]"):
+        run(tmp_path / "elsewhere", seeds=[900])
 
 
 def test_a_comparison_made_by_hand_must_name_its_settings(tmp_path, tiny, monkeypatch):
@@ -169,6 +183,8 @@ def test_the_choice_does_not_see_fresh_rows():
     assert [row["seed"] for row in choice.rows] == [100]
     assert [row["seed"] for row in fresh(rows)] == [100, 100] and fresh(rows[:6]) == rows[:6]
     assert [row["seed"] for row in best(rows[:6], "lr").rows] == [0, 1]
+    with pytest.raises(Incomplete, match="lr 1 was chosen, but not confirmed"):
+        best([row for row in rows if row["setting"]["lr"] != 1.0 or row["seed"] < FIRST], "lr")
     with pytest.raises(Incomplete, match="only rows that confirm"):
         best(rows[6:], "lr")
 
@@ -184,6 +200,9 @@ def test_the_verdict_is_from_the_planned_seeds_alone(tmp_path, tiny):
     more = [row | {"seed": row["seed"] + 1000, "test_accuracy": 1.0, "planned": 1050} for row in confirming]
     assert experiments.judge(rows + more) == judged
     assert "1 of the" in experiments.judge([row for row in rows if row is not confirming[-1]]).sentence
+    unplanned = [row | {"seed": seed} for row in rows if row["phase"] == "choose" for seed in (50, 51)]
+    misleading = [row | {"val_accuracy": 1 - row["val_accuracy"], "test_accuracy": 1.0} for row in unplanned]
+    assert experiments.judge(rows + misleading) == judged and experiments.judge(rows + misleading[:1]) == judged
     without_pilot = experiments.judge([row for row in rows if row["phase"] == "confirm" or row["seed"]])
     assert "6 of the 18 planned runs are missing" in without_pilot.sentence
 
@@ -253,22 +272,21 @@ def test_numbers_that_plan_nothing(pilots, message):
 # --- the committed plans ----------------------------------------------------------------------------------------------
 
 
-CONFIRMING = [
-    name for name in experiments.names() if (found := experiment.find(name)).confirm and found.rows_of == name
-]
+CONFIRMING = [study.name for study in map(experiment.find, experiments.names()) if study.confirm]
 
 
 @pytest.mark.parametrize("name", CONFIRMING)
 def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(name):
-    study, rows = experiment.find(name), experiments.load(name)
+    claim, rows = experiment.find(name), experiments.load(name)
+    study = experiment.find(claim.rows_of)
     if (planned := study.plan(study.file())) is None:
         assert not by_phase(rows, "confirm")
         return
     assert planned.seeds == plan.number_of_seeds(planned.pilots)
-    for comparison in study.comparisons(by_phase(rows, "choose")):
+    for comparison in claim.comparisons(by_phase(rows, "choose")):
         mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
         found = comparison.difference
-        assert (found.mean, found.sd, study.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
+        assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
         assert all(setting in planned.settings for setting in comparison.settings)
     for row in by_phase(rows, "confirm"):
         assert row["setting"] in planned.settings and row["seed"] in planned.fresh
