@@ -67,6 +67,14 @@ def test_bn_is_compared_with_every_other_arm_at_every_depth(pilot):
         assert {setting["depth"] for setting in comparison.settings} == {depth} and not comparison.edges
 
 
+def test_an_arm_that_guesses_at_every_rate_is_at_no_edge_of_its_rates(pilot):
+    def at(height: float) -> list[dict]:
+        lost = {"val_accuracy": height, "test_accuracy": height}
+        return [row | lost if row["setting"]["arm"] == "Fixup" else row for row in pilot]
+
+    assert D.chosen(at(0.1), 56, "Fixup").edge == () and D.chosen(at(0.5), 56, "Fixup").edge == ("lr",)
+
+
 def test_the_verdict_is_from_fresh_seeds(pilot):
     """The pilot says that BN is ahead; the fresh seeds that it is behind."""
     assert experiments.judge(pilot).word == "inconclusive"
