@@ -134,7 +134,7 @@ def test_the_command_writes_what_the_run_was(tmp_path, capsys):
     assert os.listdir(out.parent) == ["run.json"]
 
 
-@pytest.mark.parametrize("name", ["café.json", "caf\udce9.json"], ids=["another language", "no text"])
+@pytest.mark.parametrize("name", ["café.json", "x\udce9.json"], ids=["another language", "no text"])
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems know text alone")
 def test_a_name_that_is_no_ascii_is_written_and_resumed(name, tmp_path, capsys):
     """The second is of bytes that are no text where this runs: those of another locale."""
