@@ -130,5 +130,12 @@ def cosine(step: int, steps: int, lr: float) -> float:
     r"""The cosine schedule: $\tfrac{\eta}{2}(1+\cos(\pi t/T))$, from η at step t = 0 to 0 after the last (t = T).
 
     Source: Loshchilov & Hutter (2017), equation 5, without restarts.
+
+    Raises:
+        TypeError, ValueError: `steps` is not above 0, or `step` not from 0 to `steps`.
     """
+    check_number("steps", steps, above=0)
+    check_number("step", step, at_least=0)
+    if step > steps:
+        raise ValueError(f"step must be at most steps, {steps}, got {step}")
     return lr * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -128,6 +128,9 @@ def test_an_iterator_of_parameters_is_kept():
         (lambda p: optim.Adam([p], betas=(-0.1, 0.9)), ValueError, "betas must be at least 0, got -0.1"),
         (lambda p: optim.Adam([p], eps=-1), ValueError, "eps must be at least 0, got -1"),
         (lambda p: optim.Adam([p], weight_decay=None), TypeError, "weight_decay must be a number, got NoneType"),
+        (lambda p: optim.cosine(0, 0, 0.1), ValueError, "steps must be greater than 0, got 0"),
+        (lambda p: optim.cosine(-1, 5, 0.1), ValueError, "step must be at least 0, got -1"),
+        (lambda p: optim.cosine(6, 5, 0.1), ValueError, "step must be at most steps, 5, got 6"),
     ],
 )
 def test_bad_options(make, error, says):

@@ -100,6 +100,8 @@ def _watched(answer: Any) -> Any:
 def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "") -> None:
     """Raise `Wrong` unless `got` has the shape of `expected` and its values up to `tol` times their scale."""
     expected = np.asarray(expected)
+    if got is None:
+        raise Wrong(f"{what} is None: did you forget to return it?")
     try:
         array = np.asarray(got, dtype=expected.dtype if expected.dtype.kind in "fc" else None)
     except (TypeError, ValueError):

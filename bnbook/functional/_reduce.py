@@ -54,12 +54,12 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """μ, x − μ and σ², the first and the last in float64 with `axes` of length 1.
 
     Two passes: x − μ comes first and σ² from it, so that σ² survives a mean far larger than σ (Chan, Golub & LeVeque
-    1983). Sums in float32 will do while |μ| ≤ 10 σ and no square overflows; beyond that, a constant channel included,
+    1983). Sums in float32 will do while |μ| ≤ 10 σ and nothing overflows; beyond that, a constant channel included,
     their rounding would show in x − μ, and everything is computed in float64.
     """
     xc = np.empty_like(x)
     mean, var = in_parts(partial(_center, axes), axes, x, xc)
-    if x.dtype == np.float32 and ((mean * mean > 100 * var) | np.isinf(var)).any():
+    if x.dtype == np.float32 and ((mean * mean > 100 * var) | ~np.isfinite(var)).any():
         xc = x.astype(np.float64)
         mean, var = in_parts(partial(_center, axes), axes, xc, xc)
         xc = xc.astype(np.float32)

@@ -111,8 +111,11 @@ def _restorer(value: Any) -> Callable[[], None] | None:
     if isinstance(value, np.ndarray):
         before = value.copy()
         return lambda: None if not value.flags.writeable else np.copyto(value, before)
-    if isinstance(value, dict | set | deque):
-        before = list(value.items()) if isinstance(value, dict) else list(value)
+    if isinstance(value, dict):
+        entries = list(value.items())  # one by one: the `update` of a Counter counts
+        return lambda: (value.clear(), [value.__setitem__(key, entry) for key, entry in entries])
+    if isinstance(value, set | deque):
+        before = list(value)
         put_back = value.extend if isinstance(value, deque) else value.update
         return lambda: (value.clear(), put_back(before))
     if isinstance(value, list):

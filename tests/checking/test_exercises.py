@@ -98,6 +98,10 @@ def test_a_stub_is_not_attempted(exercise, answer):
         assert repr(verdict) == f"{exercise}: not attempted"
 
 
+def test_a_forgotten_return_is_called_so():
+    assert "did you forget to return it?" in check("ch02.normalize", lambda *arguments: None).message
+
+
 def test_every_checker_is_tested_with_three_wrong_answers_at_least():
     pytest.importorskip("torch")
     assert set(RIGHT) == set(WRONG) == set(exercises._CHECKERS)

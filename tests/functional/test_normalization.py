@@ -251,3 +251,9 @@ def test_float32_squares_do_not_overflow(name, scale):
     x = (np.random.default_rng(6).normal(size=(5000, 3)) * scale).astype(np.float32)
     expected = CENTRED[name](x.astype(np.float64))
     assert_agrees(CENTRED[name](x), expected, 2e-6, "y")
+
+
+def test_float32_sums_do_not_overflow():
+    """Parts of the sum are +∞ and −∞, which together are no number."""
+    x = np.tile(np.array([3e38, -3e38], np.float32), 64)[:, None]
+    np.testing.assert_allclose(CENTRED["batch_norm"](x), np.sign(x), rtol=1e-6)

@@ -7,7 +7,7 @@ import dataclasses
 import random
 import types
 import warnings
-from collections import OrderedDict, deque, namedtuple
+from collections import Counter, OrderedDict, deque, namedtuple
 from functools import partial
 
 import numpy as np
@@ -214,6 +214,7 @@ def counting(self, x):
     self.slots.bank.zero_()
     self.queue.append(x.sum())
     self.names.add("new")
+    self.calls["forward"] += 1
     self.array += 1
     self.namespace.bank[0] = 7
     self.counter()
@@ -237,6 +238,7 @@ def test_tensors_and_values_in_containers_are_put_back():
     nested = {"a": {"b": [rows()]}}
     held = {"listed": [rows(), 2], "pair": (1, rows()), "named": Pair(rows(), 0), "nested": nested}
     held |= {"memory": Memory(rows()), "slots": Slots(rows()), "queue": deque([1], maxlen=3), "names": {"old"}}
+    held |= {"calls": Counter(forward=2)}
     held |= {"array": np.arange(3.0), "namespace": types.SimpleNamespace(bank=rows()), "counter": counter}
     model, (x, target) = model_of(counting, fc=T.Linear(4, 3), **held), batch()
     expected = copy.deepcopy({name: value for name, value in held.items() if name != "counter"})
