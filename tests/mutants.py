@@ -29,6 +29,7 @@ LAYERS = "tests/nn/test_layers.py"
 INTEROP = "tests/interop/test_errors.py"
 KINDS = "tests/interop/test_kinds.py"
 PROBES = "tests/probes/test_kinds_of_models.py"
+VERDICT, OUTCOME = "tests/experiments/engine/test_verdict.py", "test_the_outcome_of_every_interval_and_border"
 
 
 def _n(name: str, old: str, new: str, test: str, why: str, module: str = "functional.batch_norm") -> Mutant:
@@ -845,6 +846,56 @@ MUTANTS = (
         f"{PROBES}::test_tensors_and_values_in_containers_are_put_back",
         "",
         "probes.untouched",
+    ),
+    # the verdict
+    *(
+        _n(f"the verdict: {name}", old, new, f"{VERDICT}::{test}", why, "experiments.engine.verdict")
+        for name, old, new, test, why in (
+            (
+                "reversed below zero",
+                "    if exceeds(-delta, high):",
+                "    if exceeds(0, high):",
+                OUTCOME,
+                "a known direction is called harm",
+            ),
+            (
+                "negligible on one side",
+                "    inside = exceeds(delta, high) and exceeds(low, -delta)",
+                "    inside = exceeds(delta, high)",
+                OUTCOME,
+                "harm that may be large is called negligible",
+            ),
+            ("small effects lost", "return SMALLER if inside", "return NEGLIGIBLE if inside", OUTCOME, ""),
+            (
+                "no correction for pairs",
+                "    adjusted = holm([contrast(one, other) for one, other in pairs])",
+                "    adjusted = [contrast(one, other) for one, other in pairs]",
+                "test_it_depends_only_where_a_direct_contrast_survives_holm",
+                "of many pairs one comes out apart by chance",
+            ),
+            (
+                "less is contradicted always",
+                "(needs_more and all(exceeds(delta, d.high) for d in found))",
+                "(all(exceeds(delta, d.high) for d in found))",
+                "test_every_word",
+                "a small effect is called a contradiction of a claim that is content with one",
+            ),
+            (
+                "what lacks something is judged",
+                "    whole = [c for c in comparisons if not reasons[c.name]]",
+                "    whole = [c for c in comparisons if c.difference]",
+                "test_a_condition_that_lacks_something_is_open_and_so_is_the_claim",
+                "",
+            ),
+        )
+    ),
+    _n(
+        "Holm: smaller after larger",
+        "        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))",
+        "        largest = min(1.0, (len(p_values) - rank) * p_values[i])",
+        "tests/experiments/engine/test_multiple.py::test_holm_by_hand",
+        "an adjusted value may not be below that of a smaller p",
+        "experiments.engine.multiple",
     ),
 )
 

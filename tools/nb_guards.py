@@ -259,13 +259,14 @@ def check_sections(nb: NotebookNode) -> Iterator[str]:
     """The opening and the closing sections that every chapter has."""
     opening = []
     for cell in nb.cells:
-        if cell.cell_type == "code":
-            break
-        opening.append(cell.source)
+        if cell.cell_type == "markdown":
+            opening.append(cell.source)
+            if re.search(r"^## ", cell.source, flags=re.M):
+                break
     text = "\n".join(opening)
     for phrase in OPENING:
         if phrase not in text:
-            yield f"the opening, before the first code cell, has no {phrase}"
+            yield f"the opening, before the first section, has no {phrase}"
     if match := re.search(r"\*\*Reading time\*\*\D*(\d+)", text):
         if int(match[1]) > MAX_READING_MINUTES:
             yield f"the reading time is {match[1]} minutes, at most {MAX_READING_MINUTES} are accepted"

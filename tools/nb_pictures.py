@@ -14,6 +14,7 @@ from nb_prose import measured_numbers
 from nbformat import NotebookNode
 
 MAX_PICTURE_BYTES = 80_000
+MAX_BYTES_PER_PIXEL = 0.3  # of those that are larger than most, as a tall table with letters in every line
 MAX_PICTURE_WIDTH = 1000  # pixels
 MAX_PICTURE_DPI = 100
 MIN_ALT_LENGTH = 20
@@ -68,8 +69,9 @@ def check_pictures(nb: NotebookNode) -> Iterator[str]:
             yield f"cell {number}: {len(found)} pictures share one alternative text: make one picture a cell"
         for png in found:
             image = Image.open(io.BytesIO(png))
-            if len(png) > MAX_PICTURE_BYTES:
-                yield f"cell {number}: the picture has {len(png)} bytes, at most {MAX_PICTURE_BYTES} are accepted"
+            most = max(MAX_PICTURE_BYTES, int(MAX_BYTES_PER_PIXEL * image.width * image.height))
+            if len(png) > most:
+                yield f"cell {number}: the picture has {len(png)} bytes, at most {most} are accepted"
             if image.width > MAX_PICTURE_WIDTH:
                 yield f"cell {number}: the picture is {image.width} pixels wide, at most {MAX_PICTURE_WIDTH} accepted"
             if (dpi := image.info.get("dpi", (0,))[0]) > MAX_PICTURE_DPI + 0.5:  # stored as a whole number per metre

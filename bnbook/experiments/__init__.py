@@ -10,6 +10,7 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
 
     QUESTION: str        one sentence
     CLAIM: str           the source's own sentence
+    FOLKLORE: str        the form in which people repeat it
     SOURCE: str          its key in book/references.bib
     CHAPTER: int
     VERSION: int         of what a run does and a row holds; raise it and all older rows are stale
@@ -17,11 +18,14 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     NETWORK: str
     STEPS: int           the budget of updates of a run
 
-    METRIC = "test_accuracy"   what is compared; of accuracies, differences are shown in points
-    DELTA = 0.005              the smallest effect of interest δ, in units of METRIC
+    METRIC = "test_accuracy"   what is compared; of accuracies, differences are points, of powers of ten, factors
+    EFFECT = "points of test accuracy"   the unit of the effect, in the words that people use
+    DELTA = POINTS.delta       the smallest effect worth having δ, in units of METRIC: from `policy`
+    SIZE = 0.0                 the size that the source names, against which the effect is held as well
+    NEEDS_MORE = False         True: the source's words, as "dramatically", ask for more than δ; less contradicts them
+    SCOPE = ""                 the setting that the source's sentence speaks of, in words; none: of every condition
     SEEDS = 5                  planned before the first row; fewer give no verdict
-    CHANCE = 0.1               what a diverged run counts as in METRIC and in validation; None: it has no value
-    NEEDS_MORE = True          an advantage below δ is not what the claim says (False: the claim is content with one)
+    CHANCE = 0.1               the worst value of METRIC and of validation: that of a diverged run; None: there is none
     CONFIRM = False            True: the SEEDS choose, and the verdict is from fresh seeds (see below)
     FACTOR = "the condition"   what the conditions vary; of several things a tuple, and a comparison has their `levels`
 
@@ -33,6 +37,9 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
 
     def comparisons(rows: list[dict]) -> list[Comparison]:
         '''The primary comparison, in each of its conditions: A minus B, paired by seed.'''
+
+    def in_scope(comparison: Comparison) -> bool:
+        '''Whether a condition is within SCOPE. May be left out where SCOPE is.'''
 
     def figure(rows: list[dict]) -> matplotlib.figure.Figure:
         '''The figure that answers the question.'''
@@ -63,9 +70,12 @@ need them: `import bnbook.experiments` imports neither, nor NumPy. `comparisons`
             for init in ("default", "he")
         ]
 
-A second claim on the same runs is a file that says `ROWS = "learning_rate"`. It holds QUESTION, CLAIM, SOURCE, CHAPTER,
-METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, DATASET, NETWORK, STEPS, grid and run are those of the
-other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge(rows, "faster")` the verdict.
+`judge(rows)` is the verdict on FOLKLORE in all conditions, `judge(rows).quoted` that on CLAIM in those within SCOPE.
+
+A second claim on the same runs is a file that says `ROWS = "learning_rate"`. It holds QUESTION, CLAIM, FOLKLORE,
+SOURCE, CHAPTER, METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, DATASET, NETWORK, STEPS, grid and run
+are those of the other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge(rows, "faster")` the
+verdict.
 
 A study, `bnbook/experiments/studies/NAME.py`, is measured in the same way but answers no claim: it has QUESTION,
 CHAPTER, VERSION, grid and run, and the other constants where they make sense. `find(name)` makes an `Experiment` or a

@@ -176,7 +176,13 @@ def _show_verdict(claim: Experiment, rows: Sequence[dict], quick: bool) -> None:
     except statistics.Incomplete as error:
         print(f"No comparison yet: {error}")
     print()
-    print("A quick grid gives no verdict." if quick else experiment.judge(rows, claim.name).sentence)
+    if quick:
+        print("A quick grid gives no verdict.")
+        return
+    found = experiment.judge(rows, claim.name)
+    print(f"As it is repeated, “{claim.folklore}”\n{found.sentence}\n")
+    where = claim.scope or "no setting is named, so in all conditions"
+    print(f"As its source says it ({where})\n{found.quoted.sentence if found.quoted else 'Not measured.'}")
 
 
 def summary(rows: Sequence[dict], study: Study) -> str:

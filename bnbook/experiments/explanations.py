@@ -14,11 +14,11 @@ from . import Comparison, select, verdict
 from .claims import covariate_shift, landscape, noise, rate_tuning
 from .claims.landscape import SAME_LOSS
 from .claims.noise import BN, HELD, INITS, STANDARD
-from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+from .engine.words import CONTRADICTED, SUPPORTED
 
 SLOPE_DELTA = 0.1  # of the turn's power of the rate: less damping is not what tames a high rate
 
-WORDS = {SUPPORTED: "kept", CONTRADICTED: "broken", INCONCLUSIVE: "open"}
+WORDS = {SUPPORTED: "kept", CONTRADICTED: "broken"}  # else open
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Prediction:
         found = {}
         for comparison in self.comparisons(rows[self.experiment]):
             judged = verdict([comparison], self.delta, planned=noise.SEEDS, needs_more=self.needs_more)
-            found[comparison.name.split(", ")[0]] = WORDS[judged.outcomes[comparison.name]]
+            found[comparison.name.split(", ")[0]] = WORDS.get(judged.word, "open")
         return found
 
 

@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from .. import data
 from ..optim import cosine
 
+LAST_LOSSES = 78  # an epoch of 10,000 images in batches of 128
 EVALUATION_BATCH = 100  # larger ones leave the processor's cache and take longer
 EMBEDDED = {"train": 10_000, "val": 2_000}
+WEIGHTS = {  # initial weights in words: PyTorch's, those of He et al. (2015) and of Glorot & Bengio (2010)
+    "default": "default weights", "he": "He weights", "xavier": "Xavier weights",
+}  # fmt: skip
 BACKGROUND = float(data.to_input(np.zeros((1, 28, 28), np.uint8))[0, 0, 0, 0])  # the standardized value of pixel 0
 
 
@@ -162,6 +166,39 @@ def updates(
         yield step, value
         if not math.isfinite(value):
             return
+
+
+def train_and_score(
+    model: nn.Module,
+    images: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    steps: int,
+    **how: object,
+) -> dict:
+    """Train `model` in place and score it after the last update: what a row of an experiment holds.
+
+    Args:
+        images, val, test: images and labels.
+        steps: the number of updates.
+        how: what `updates` takes.
+
+    Returns:
+        train_loss: the mean over the last `LAST_LOSSES` updates; diverged: whether a loss, also that on the test
+        images, was not finite; val_accuracy, test_accuracy, test_loss, and correct: who was right.
+    """
+    losses = [loss for _, loss in updates(model, *images, steps=steps, **how)]
+    tested = evaluate(model, *test)
+    last = losses[-LAST_LOSSES:]
+    return {
+        "train_loss": sum(last) / len(last),
+        "diverged": not (math.isfinite(losses[-1]) and math.isfinite(tested.loss)),
+        "val_accuracy": evaluate(model, *val).accuracy,
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "correct": tested.correct,
+    }
 
 
 def _batches(examples: int, batch_size: int, seed: int) -> Iterator[Tensor]:

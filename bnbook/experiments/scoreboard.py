@@ -7,24 +7,42 @@ experiment that is not in it fails a test.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import RESULTS, Comparison, Experiment, Verdict, find, judge
+from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
 from .engine.experiment import BOOK, inventory
+from .engine.multiple import benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
-from .engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED, amount, interval
+from .engine.verdict import against
+from .engine.words import (
+    DIRECTION,
+    NEGLIGIBLE,
+    OPEN,
+    OUTCOMES,
+    REVERSED,
+    SMALLER,
+    SUPPORTED,
+    amount,
+    interval,
+    is_factor,
+    measured_as,
+    summary,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     "It makes training faster.": {
         "faster": "Fewer updates to the same accuracy",
+        "conv_faster": "Fewer updates of convolutional networks",
         "learning_rate": "A better network in the end",
+        "conv_speed": "A better convolutional network in the end",
         "full_size": "A better network at full size",
         "sigmoid": "The first experiment of the paper",
     },
@@ -47,6 +65,8 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
     "It regularizes, so that other means become unnecessary.": {
         "regularization": "A regularizer",
+        "regularized_loss": "A regularizer of the loss",
+        "regularized_calibration": "A regularizer of confidence",
         "noise_helps": "The noise of the statistics helps",
         "need_for_dropout": "Less need for dropout",
     },
@@ -63,6 +83,61 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
 }
 NO_VERDICT = "no verdict yet"
+
+
+class Situation(NamedTuple):
+    """A row of the first table: what somebody has, and the conditions that answer for it."""
+
+    words: str
+    experiment: str
+    holds: Callable[[Comparison], bool]
+
+
+def _level(*values: object) -> Callable[[Comparison], bool]:
+    """Whether a condition has one of these levels, or names."""
+    return lambda comparison: comparison.name in values or any(level in values for level in comparison.levels)
+
+
+SITUATIONS = (
+    Situation(
+        "a ResNet of 8 layers, momentum, batch 128",
+        "conv_depth",
+        lambda c: c.levels[0] == 8 and str(c.levels[1]).startswith("no BN"),
+    ),
+    Situation(
+        "a ResNet of 20 or 56 layers, the same",
+        "conv_depth",
+        lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
+    ),
+    Situation(
+        "a ResNet with SkipInit, Fixup or group norm",
+        "conv_depth",
+        lambda c: not str(c.levels[1]).startswith("no BN"),
+    ),
+    Situation(
+        "a VGG or ResNet, its accuracy in the end",
+        "conv_speed",
+        lambda c: c.levels[2] == "none",
+    ),
+    Situation("a VGG or ResNet, its updates", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation(
+        "weights 10–100 times too small or 3–10 times too large",
+        "init_scale",
+        _level("He × 0.01", "He × 0.1", "He × 3.16", "He × 10"),
+    ),
+    Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
+    Situation("a plain network of 40 layers, default weights", "depth", _level("plain network, default weights")),
+    Situation("a plain network of 40 layers, He weights", "depth", _level("plain network, He weights")),
+    Situation("a residual network of 40 fully connected layers", "depth", _level("residual")),
+    Situation("a small CNN, plain SGD", "faster", _level("SGD")),
+    Situation("a small CNN, momentum or Adam", "faster", _level("SGD, momentum 0.9", "Adam")),
+    Situation("a small CNN, its accuracy in the end", "learning_rate", lambda c: True),
+    Situation("the same with all 50,000 images", "full_size", lambda c: True),
+    Situation("256 or 1,024 images", "regularization", lambda c: True),
+    Situation("256 images, its loss", "regularized_loss", _level(256)),
+    Situation("it before ReLU instead of behind", "placement", _level("relu")),
+    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh")),
+)
 
 
 @dataclass(frozen=True)
@@ -85,15 +160,49 @@ class Row:
 
     @property
     def word(self) -> str:
-        """The verdict in a word."""
+        """The verdict on what people repeat, in a word."""
         return self.judged.word if self.judged else NO_VERDICT
 
     @property
-    def sentence(self) -> str:
-        """The verdict in the sentence of `experiments.judge`, or how many runs there are."""
-        if self.judged:
-            return self.judged.sentence
-        return f"No verdict yet: {self.done:,} of {self.planned:,} planned runs."
+    def quoted_word(self) -> str:
+        """The verdict on the source's own sentence, in a word."""
+        if not self.judged:
+            return NO_VERDICT
+        return self.judged.quoted.word if self.judged.quoted else "not measured"
+
+    @property
+    def repeated(self) -> str:
+        """The verdict on what people repeat, and how many conditions it is made of; or how many runs there are."""
+        if not self.judged:
+            return f"{NO_VERDICT}, {self.done:,} of {self.planned:,} planned runs"
+        return _said(self.judged) if self.judged.outcomes else self.judged.sentence.removesuffix(".").lower()
+
+    @property
+    def quoted(self) -> str:
+        """The same of the source's own sentence."""
+        if not self.judged or not self.judged.outcomes:
+            return self.repeated
+        if not self.judged.quoted:
+            return self.quoted_word
+        return _said(self.judged.quoted) + self._size_named()
+
+    def _size_named(self) -> str:
+        """In how many conditions of the source's setting the size that it names is reached."""
+        size, metric = self.experiment.size, self.experiment.metric
+        if not size:
+            return ""
+        within = [c.difference for c in self.comparisons if c.name in self.judged.quoted.outcomes and c.difference]
+        beside = [against(d.low, d.high, size) for d in within]
+        return (
+            f"; the size that it names, {amount(size, metric)}, is reached in {beside.count('above')} and excluded in"
+            f" {beside.count('below')} of {len(beside)}"
+        )
+
+
+def _said(verdict: Verdict) -> str:
+    """A verdict in bold, and its conditions where they say more."""
+    counts = summary(verdict.outcomes.values())
+    return f"**{verdict.word}**" if counts == verdict.word else f"**{verdict.word}**: {counts}"
 
 
 def row(name: str, results: str | Path = RESULTS) -> Row:
@@ -127,63 +236,115 @@ def board(results: str | Path = RESULTS) -> list[Row]:
 # In Markdown
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The list of chapter 1 with the rows that answer each line, and their verdicts."""
-    lines = [("claim, as in chapter 1", "measured as", "verdict")]
-    for claim in CLAIMS:
-        answers = [row for row in rows if row.line == claim]
-        lines += [
-            (claim if i == 0 else "", f"[{row.title}](#{row.anchor}) ({_chapter(row)})", f"**{row.word}**{_count(row)}")
-            for i, row in enumerate(answers)
-        ]
-        if not answers:
-            lines.append((claim, "not measured yet", NO_VERDICT))
+def answers(rows: Mapping[str, Row]) -> str:
+    """What batch normalization gives in the situations of `SITUATIONS`: the first thing that a reader looks for."""
+    lines = [("you have", "batch normalization gives", "which is")]
+    for situation in SITUATIONS:
+        row = rows[situation.experiment]
+        found = [c for c in row.comparisons if situation.holds(c)]
+        gives = _range(row, found) if found else "–"
+        word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
+        lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
     return _table(lines)
 
 
+def _counts(outcomes: Sequence[str]) -> str:
+    """The outcomes of a line: "supported", or "1 direction known, 2 open"."""
+    counts = {outcome.split(",")[0]: outcomes.count(outcome) for outcome in OUTCOMES if outcome in outcomes}
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {o}" for o, count in counts.items())
+
+
+def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
+    """The effect, from the least to the largest mean, and an interval that holds those of all conditions."""
+    metric, found = comparisons[0].metric, [c.difference for c in comparisons]
+    means = [_bare(mean, metric) for mean in sorted({d.mean for d in found})]
+    low, high = min(d.low for d in found), max(d.high for d in found)
+    ends = " to ".join(dict.fromkeys([means[0], means[-1]]))
+    return f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
+
+
+def _bare(value: float, metric: str) -> str:
+    """`amount` without its unit."""
+    return amount(value, metric).removesuffix(" points").removesuffix(" times")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The list of chapter 1 with the rows that answer each line, and both their verdicts."""
+    lines = [("claim, as in chapter 1", "measured as", "as it is repeated", "as its source says it")]
+    for claim in CLAIMS:
+        for i, row in enumerate(row for row in rows if row.line == claim):
+            said = "the same" if row.quoted_word == row.word else row.quoted_word
+            title = f"[{row.title}](#{row.anchor})"
+            lines.append((claim if i == 0 else "", title, f"**{row.word}**{_count(row)}", said))
+        if lines[-1][0] != claim and not any(row.line == claim for row in rows):
+            lines.append((claim, "not measured yet", NO_VERDICT, ""))
+    return _table(lines)
+
+
+def policy_table() -> str:
+    """The smallest effects worth having, by unit, and why."""
+    sizes = [(size.unit, _delta(size), size.why) for size in policy.POLICY.values()]
+    return _table([("effect in", "δ", "why"), *sizes])
+
+
+def _delta(size: policy.Size) -> str:
+    if size in (policy.LOSS, policy.CALIBRATION):
+        return f"{size.delta:g}"
+    return f"{100 * size.delta:g}" if size is policy.POINTS else f"{10**size.delta:.2g}"
+
+
+def many(rows: Sequence[Row]) -> str:
+    """How many conditions have which outcome, and what is left of them when it is corrected for their number."""
+    found = [(c, row) for row in rows if row.judged for c in row.comparisons]
+    outcomes = [row.judged.outcomes[c.name] for c, row in found]
+    p_values = [p_of(o, c.difference, row.experiment.delta) for o, (c, row) in zip(outcomes, found, strict=True)]
+    definite = sum(outcome != OPEN for outcome in outcomes)
+    return (
+        f"Of all conditions: {summary(outcomes)}. Of the {definite} that are not open, {survivors(holm(p_values))}"
+        f" survive Holm's correction for all {len(found)} together (with a probability of 95 % none of these is false),"
+        f" and {survivors(benjamini_hochberg(p_values))} that of Benjamini and Hochberg (one in 20 of these may be)."
+    )
+
+
 def details(row: Row) -> str:
-    """Claim, setting, effects with intervals, and verdict of a row."""
+    """Claim, setting, effects with intervals, and both verdicts of a row."""
     measured = row.experiment
     updates = f"{measured.steps:,}" if measured.steps else "no"
-    delta = f"{_amount(measured.delta, measured.metric, sign=False)}, {measured.metric.replace('_', ' ')}"
     seeds = f"{measured.seeds} paired seeds"
     if measured.confirm:
         seeds = f"settings chosen on {measured.seeds} seeds, and the verdict from fresh ones"
-    less = "less contradicts the claim" if measured.needs_more else "below −δ the claim is contradicted"
+    less = "; less contradicts the claim" if measured.needs_more else ""
     parts = [
+        f"<details><summary>As said: <b>{row.quoted_word}</b>. As repeated: <b>{row.word}</b>{_count(row)}.</summary>",
         f"> “{measured.claim}”",
+        f"**As its source says it** ({measured.scope or 'no setting is named, so in all conditions'}): {row.quoted}.",
+        f"**As it is repeated**, “{measured.folklore}”: {row.repeated}.",
         f"**Question.** {measured.question} See {_chapter(row)}.",
         f"**Our setting.** {measured.dataset}; {measured.network}; {updates} updates; {seeds};"
-        f" smallest effect of interest δ = {delta}; {less}.",
+        f" smallest effect worth having δ = {amount(measured.delta, measured.metric, sign=False)}{less}.",
     ]
     if row.comparisons:
-        first = row.comparisons[0]
+        first, size = row.comparisons[0], amount(measured.size, measured.metric, sign=False)
+        nothing = "1" if is_factor(measured.metric) else "0"
+        than = "over" if is_factor(measured.metric) else "minus"
+        head = ("condition", "effect", "95 % interval", "outcome", f"against {size if measured.size else nothing}")
         parts += [
-            f"**Effect**, {first.metric.replace('_', ' ')} of “{first.arms[0]}” minus that of “{first.arms[1]}”:",
-            _table(
-                [("condition", "effect", "95 % interval", "outcome"), *map(_effect, row.comparisons, _outcomes(row))]
-            ),
+            f"**Effect** in {measured.effect}; {measured_as(first.metric)} of “{first.arms[0]}” {than} that of"
+            f" “{first.arms[1]}”:",
+            _table([head, *(_effect(row, comparison) for comparison in row.comparisons)]),
         ]
-    parts += [f"**Verdict.** {row.sentence}", f"Cite this row as [#{row.anchor}](#{row.anchor})."]
+    parts += [f"Cite this row as [#{row.anchor}](#{row.anchor}).", "</details>"]
     return "\n\n".join(parts)
 
 
-def _effect(comparison: Comparison, outcome: str) -> tuple[str, str, str, str]:
+def _effect(row: Row, comparison: Comparison) -> tuple[str, ...]:
     difference, metric = comparison.difference, comparison.metric
-    word = outcome.removesuffix(" here")
+    outcome = row.judged.outcomes[comparison.name]
     if difference is None or difference.low is None:
-        return comparison.name, "–", "–", word
-    return comparison.name, _amount(difference.mean, metric), interval(difference.low, difference.high, metric), word
-
-
-def _amount(value: float, metric: str, sign: bool = True) -> str:
-    """As the verdict has it; powers of ten also as the factor that they are."""
-    factor = f" ({10**value:.2g} times)" if "log10" in metric or "decades" in metric else ""
-    return amount(value, metric, sign) + factor
-
-
-def _outcomes(row: Row) -> list[str]:
-    return [row.judged.outcomes[comparison.name] for comparison in row.comparisons]
+        return comparison.name, "–", "–", outcome, "–"
+    beside = against(difference.low, difference.high, row.experiment.size)
+    low_high = interval(difference.low, difference.high, metric)
+    return comparison.name, _bare(difference.mean, metric), low_high, outcome, beside
 
 
 def _count(row: Row) -> str:
@@ -206,52 +367,101 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-HEADING, CONDITION = 0.26, 0.1  # inches
+LINE = 0.13  # inches
+STYLES = {  # marker and colour of an outcome
+    SUPPORTED: ("o", "GREEN"),
+    DIRECTION: ("^", "SKY"),
+    SMALLER: ("v", "YELLOW"),
+    NEGLIGIBLE: ("D", "GREY"),
+    REVERSED: ("s", "PURPLE"),
+    OPEN: ("x", "GREY"),
+}
 
 
 def forest(rows: Sequence[Row]) -> Figure:
-    """Every condition of every row with its 95 % interval, in units of the row's own δ; the band is from −δ to δ."""
+    """Every condition by its name, with its effect and 95 % interval; a panel for each unit.
+
+    Behind each interval lies the band from −δ to δ. Rows that have no verdict yet are left out.
+    """
     import matplotlib.pyplot as plt
 
     from .. import plotting
 
-    styles = {
-        SUPPORTED: ("o", plotting.GREEN),
-        CONTRADICTED: ("s", plotting.PURPLE),
-        INCONCLUSIVE: ("D", plotting.GREY),
-    }
-    height = sum(HEADING + CONDITION * (len(row.comparisons) + 1) for row in rows)
-    figure, ax = plt.subplots(figsize=(6, height + 1.1))
-    limit, y = 200.0, 0.0  # an accuracy cannot differ by more than 200 half points
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        y += HEADING
-        word = row.word.split(" on ")[0] if row.judged else f"{row.done:,} of {row.planned:,} runs"
-        for side, text, weight in (("left", row.title, "bold"), ("right", word, "normal")):
-            at = {"left": 0.005, "right": 0.995}[side]
-            ax.text(at, y - 0.07, text, transform=ax.get_yaxis_transform(), ha=side, size=9, weight=weight)
-        for comparison, outcome in zip(row.comparisons, _outcomes(row), strict=True):
-            y += CONDITION
-            if comparison.difference is None or comparison.difference.low is None:
-                continue
-            marker, color = styles[outcome]
-            low, mean, high = (
-                value / row.experiment.delta
-                for value in (comparison.difference.low, comparison.difference.mean, comparison.difference.high)
+        if row.comparisons:
+            groups.setdefault(_unit(row.experiment), []).append(row)
+    panels = list(groups.values())
+    lines = [sum(len(row.comparisons) + 2 for row in group) for group in panels]
+    picture, axes = plt.subplots(
+        len(panels), 1, figsize=(7.4, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
+    )
+    for ax, group in zip(axes[:, 0], panels, strict=True):
+        y, ticks = 0, []
+        for row in group:
+            y += 1
+            ax.text(
+                -0.62,
+                y,
+                f"{row.title}: {row.word}",
+                transform=ax.get_yaxis_transform(),
+                size=8.5,
+                weight="bold",
+                va="center",
             )
-            ax.plot([low, high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
-            ax.plot(mean, y, marker, ms=4, color=color)
-            limit = max(limit, 1.2 * abs(low), 1.2 * abs(high))
-        y += CONDITION
-    for outcome, (marker, color) in styles.items():
-        ax.plot([], [], marker, ls="-", ms=4, lw=1.5, color=color, label=outcome)
-    ax.axvspan(-1, 1, color="#ececec", zorder=0, lw=0)
+            for comparison in row.comparisons:
+                y += 1
+                _line(ax, y, row, comparison)
+                ticks.append((y, comparison.name))
+            y += 1
+        ax.set_ylim(y, 0)
+        ax.set_yticks(*zip(*ticks, strict=True), fontsize=7.5)
+        _scale(ax, _unit(group[0].experiment))
+    for outcome, (marker, color) in STYLES.items():
+        axes[0, 0].plot([], [], marker, ls="-", ms=4, lw=1.5, color=getattr(plotting, color), label=outcome)
+    picture.legend(loc="outside upper center", ncols=3, fontsize=9)
+    return picture
+
+
+def _line(ax: Axes, y: int, row: Row, comparison: Comparison) -> None:
+    """A condition: the band of δ, the interval, the mean, and the effect in numbers at the right."""
+    from .. import plotting
+
+    metric, difference = comparison.metric, comparison.difference
+    unit = 100 if metric.endswith("accuracy") else 1
+    ax.barh(y, 2 * unit * row.experiment.delta, 0.8, -unit * row.experiment.delta, color="#e9e9e9", zorder=0)
+    if difference is None or difference.low is None:
+        return
+    marker, color = STYLES[row.judged.outcomes[comparison.name]]
+    color = getattr(plotting, color)
+    ax.plot([unit * difference.low, unit * difference.high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
+    ax.plot(unit * difference.mean, y, marker, ms=4, color=color)
+    said = f"{_bare(difference.mean, metric)} {interval(difference.low, difference.high, metric)}"
+    ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+
+
+POINTS, FACTOR = "points of accuracy", "as a factor"
+
+
+def _unit(experiment: Experiment) -> str:
+    """What the axis of a panel says."""
+    if is_factor(experiment.metric):
+        return FACTOR
+    return POINTS if experiment.metric.endswith("accuracy") else experiment.effect
+
+
+def _scale(ax: Axes, unit: str) -> None:
+    """An axis of points or factors is linear around no effect, and logarithmic beyond one point or a factor of ten."""
+    limit = max(map(abs, ax.dataLim.intervalx))
+    if unit in (POINTS, FACTOR):
+        ax.set_xscale("symlog", linthresh=1)
+        decades = [10**power for power in range(int(log10(max(limit, 1))) + 1)]
+        ticks = [-value for value in reversed(decades)] + [0] + decades
+        words = [_bare(value, "log10").removeprefix("1.0·") if unit == FACTOR else f"{value:+g}" for value in ticks]
+        ax.set_xticks(ticks, [word.replace("-", "−").replace("+0", "0") for word in words])
+        ax.minorticks_off()
     ax.axvline(0, color="k", lw=0.8, zorder=0.5)
-    decades = [10**power for power in range(int(log10(limit)) + 1)]
-    ax.set_xscale("symlog", linthresh=1)
-    ticks = [-value for value in reversed(decades)] + [0] + decades
-    ax.set_xticks(ticks, [f"{value:g}".replace("-", "−") for value in ticks])
-    ax.minorticks_off()
-    ax.set(xlim=(-limit, limit), ylim=(y, 0), yticks=[], xlabel="effect, in units of the claim's own δ")
+    ax.set(xlim=(-1.3 * limit, 1.3 * limit), xlabel=unit)
+    ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, fontsize=10)
-    return figure
+    ax.tick_params(axis="y", length=0)

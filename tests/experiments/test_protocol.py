@@ -332,3 +332,36 @@ def test_evaluation_leaves_model_and_modes_alone():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.eval()
     assert np.array_equal(parts.correct, (model(x).argmax(1) == y).numpy())
+
+
+# --- train and score --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_is_the_training_of_updates_and_the_scores_after_it():
+    x, y = T.split("train", 300, half=True)
+    val, test = (x[:50], y[:50]), (x[50:150], y[50:150])
+    how = {"steps": 90, "lr": 0.1, "seed": 4, "batch_size": 20, "schedule": "cosine"}
+
+    def model() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(196, 10))
+
+    trained, same = model(), model()
+    row = T.train_and_score(trained, (x, y), val, test, **how)
+    losses = [loss for _, loss in T.updates(same, x, y, **how)]
+    assert torch.equal(trained[1].weight, same[1].weight)
+    assert row["train_loss"] == pytest.approx(np.mean(losses[-78:])) and not row["diverged"]
+    assert row["val_accuracy"] == T.evaluate(same, *val).accuracy
+    assert (row["test_accuracy"], row["test_loss"]) == T.evaluate(same, *test)[1::-1]
+    assert np.array_equal(row["correct"], T.evaluate(same, *test).correct)
+
+
+@pytest.mark.parametrize("where", ["training", "test"])
+def test_a_loss_that_is_not_finite_is_a_run_that_diverged(where):
+    x, y = T.split("train", 100, half=True)
+    broken = x.clone()
+    broken[0] = math.inf
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(196, 10))
+    images = (broken, y) if where == "training" else (x, y)
+    tested = (broken, y) if where == "test" else (x, y)
+    assert T.train_and_score(model, images, (x, y), tested, steps=5, lr=0.01, seed=0, batch_size=100)["diverged"]

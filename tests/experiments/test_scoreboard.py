@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from bnbook import experiments
 from bnbook.experiments import Comparison, scoreboard
 from bnbook.experiments.engine.rows import ResultsError
-from bnbook.experiments.engine.words import CONTRADICTED, INCONCLUSIVE, SUPPORTED
+from bnbook.experiments.engine.words import OPEN
 
 PAGE = tool.BOOK / "18_scoreboard.ipynb"
 OWN = sorted(path.stem for path in Path(experiments.__file__).parent.glob("claims/[a-z]*.py"))
@@ -64,8 +64,15 @@ def board() -> list[scoreboard.Row]:
 def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
     """What is wrong with the rows on a page."""
     found = []
-    if scoreboard.table(board) not in shown(page, "Markdown(scoreboard.table("):
-        found.append(f"the stored table is not that of the results: run tools/nb.py run {PAGE.name}")
+    made = {
+        "table": scoreboard.table(board),
+        "answers": scoreboard.answers({row.name: row for row in board}),
+        "many": scoreboard.many(board),
+        "policy_table": scoreboard.policy_table(),
+    }
+    for name, text in made.items():
+        if text not in shown(page, f"Markdown(scoreboard.{name}("):
+            found.append(f"the stored {name} is not that of the results: run tools/nb.py run {PAGE.name}")
     for row in board:
         label = f"({row.anchor})=\n"
         places = [i for i, cell in enumerate(page.cells) if cell.cell_type == "markdown" and label in cell.source]
@@ -74,9 +81,9 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
             continue
         before = page.cells[places[0]].source.split(label)[1]
         after = re.split(r"^(?:\(.*\)=|## .*)$", page.cells[places[0] + 2].source, flags=re.M)[0]
-        if not before.startswith(f"### {row.title}\n"):
+        if before.partition("\n")[0] != f"### {row.title}":
             found.append(f"{row.name}: the heading is not {row.title!r}")
-        if row.experiment.source not in before:
+        if row.experiment.source not in after.partition("- **")[0]:
             found.append(f"{row.name}: {row.experiment.source} is not cited as the source")
         points = re.findall(r"^- \*\*(.*?)\.?\*\*.*$", after, flags=re.M)
         if tuple(points) != POINTS:
@@ -86,7 +93,7 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
         text = shown(page, f'Markdown(scoreboard.details(rows["{row.name}"]))', places[0] + 1)
         if f"> “{row.experiment.claim}”" not in text:
             found.append(f"{row.name}: the claim is not quoted in the source's own sentence")
-        if row.sentence not in text:
+        if f"): {row.quoted}.\n" not in text or f"”: {row.repeated}.\n" not in text:
             found.append(f"{row.name}: the stored verdict is not that of the results: run tools/nb.py run {PAGE.name}")
         elif scoreboard.details(row) not in text:
             found.append(f"{row.name}: the stored row is not that of the results: run tools/nb.py run {PAGE.name}")
@@ -115,13 +122,16 @@ def tampered(page: NotebookNode, old: str, new: str) -> NotebookNode:
     ("old", "new", "said"),
     [
         ("(scoreboard-higher-rates)=", "(scoreboard-rates)=", "higher_rates: the label scoreboard-higher-rates"),
-        ("is the reason\\n\\n", "was the reason\\n\\n", "rate_is_the_reason: the heading"),
+        ("### The rate is the", "### The rate was the", "rate_is_the_reason: the heading"),
         ("`bjorck2018understanding`.", "`santurkar2018how`.", "rate_is_the_reason: bjorck2018understanding is not"),
         ("much higher learning rates", "higher learning rates", "higher_rates: the claim is not quoted"),
         ('rows[\\"faster\\"]', 'rows[\\"depth\\"]', "faster: the claim is not quoted"),
         ("**Larger studies.**", "**Larger studies**", "faster: nothing is cited"),
         ("- **Would change it**", "- **Would be nice**", "depth: the points are"),
         ("| measured as |", "| experiment |", "the stored table"),
+        ("| you have |", "| I have |", "the stored answers"),
+        ("Of all conditions: ", "Of some conditions: ", "the stored many"),
+        ("half a point, 50 of", "half a point, 51 of", "the stored policy_table"),
         ("**Our setting.** Fashion-MNIST", "**Our setting.** MNIST", "gradients: the stored row is not"),
     ],
 )
@@ -131,14 +141,8 @@ def test_a_page_that_was_tampered_with_is_found_out(page, board, old, new, said)
 
 def test_a_stored_verdict_that_the_results_do_not_give_is_found_out(page, board):
     """As when rows were added and the page was not run again."""
-    changed = [
-        dataclasses.replace(
-            row,
-            judged=experiments.Verdict("supported here", "Supported here: made up.", {}),
-            comparisons=(),
-        )
-        for row in board
-    ]
+    made_up = experiments.Verdict("supported", "Supported: made up.", dict.fromkeys(map(str, range(7)), "supported"))
+    changed = [dataclasses.replace(row, judged=made_up, comparisons=()) for row in board]
     found = problems(page, changed)
     assert all(any(problem.startswith(f"{row.name}: the stored verdict") for problem in found) for row in board)
 
@@ -161,15 +165,20 @@ def results(tmp_path) -> Path:
 def test_a_complete_row_has_the_verdict_of_judge(results):
     row = scoreboard.row("gradients", results)
     expected = experiments.judge(experiments.load("gradients"))
-    assert (row.judged, row.word, row.sentence) == (expected, expected.word, expected.sentence)
+    assert (row.judged, row.word) == (expected, expected.word)
+    assert row.repeated == f"**{expected.word}**: supported in 6 of 9 conditions, reversed in 3"
+    assert row.quoted == row.quoted_word == "not measured"  # the sentence speaks of training, the rows of the start
     assert row.done == row.planned == 560
     text = scoreboard.details(row)
-    assert expected.sentence in text and row.experiment.claim in text
+    assert row.repeated in text and row.experiment.claim in text and row.experiment.folklore in text
     for comparison in row.experiment.comparisons(experiments.load("gradients")):
-        outcome = expected.outcomes[comparison.name].removesuffix(" here")
-        line = rf"^\| {re.escape(comparison.name)} \| \S+ \((\S+) times\) \| \[.*\] \| {outcome} \|$"
+        outcome, mean = expected.outcomes[comparison.name], comparison.difference.mean
+        side = "above" if mean > 0 else "below"
+        line = rf"^\| {re.escape(comparison.name)} \| (\S+) \| \[.*\] \| {outcome} \| {side} \|$"
         found = re.search(line, text, flags=re.M)
-        assert float(found[1]) == pytest.approx(10**comparison.difference.mean, rel=0.05)  # decades, in two digits
+        digits, _, power = found[1].partition("·10")
+        power = int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+        assert float(digits) * 10**power == pytest.approx(10**mean, rel=0.05)  # a factor, in two digits
 
 
 def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
@@ -177,8 +186,8 @@ def test_one_missing_run_leaves_no_verdict_whatever_the_others_say(results):
     file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     row = scoreboard.row("gradients", results)
     assert (row.judged, row.word, row.comparisons) == (None, "no verdict yet", ())
-    assert row.sentence == "No verdict yet: 559 of 560 planned runs."
-    assert row.sentence in scoreboard.details(row) and "| condition |" not in scoreboard.details(row)
+    assert row.repeated == row.quoted == "no verdict yet, 559 of 560 planned runs" and row.quoted_word == row.word
+    assert row.repeated in scoreboard.details(row) and "| condition |" not in scoreboard.details(row)
     assert "**no verdict yet** (559 of 560 runs)" in scoreboard.table([row])
 
 
@@ -199,7 +208,7 @@ def test_stale_rows_and_more_seeds_than_planned_do_not_count(results):
 def test_without_rows_there_is_no_verdict(tmp_path, name):
     row = scoreboard.row(name, tmp_path)
     assert (row.judged, row.done) == (None, 0) and row.planned > 1
-    assert f"No verdict yet: 0 of {row.planned:,} planned runs." in scoreboard.details(row)
+    assert f"no verdict yet, 0 of {row.planned:,} planned runs." in scoreboard.details(row)
 
 
 def test_damaged_results_are_not_shown(results):
@@ -217,32 +226,39 @@ def test_an_experiment_without_a_line_is_named(monkeypatch):
 
 def test_a_line_without_experiments_is_in_the_table(monkeypatch):
     monkeypatch.setattr(scoreboard, "CLAIMS", {"It does the laundry.": {}})
-    assert scoreboard.table([]).splitlines()[-1] == "| It does the laundry. | not measured yet | no verdict yet |"
+    assert scoreboard.table([]).splitlines()[-1] == "| It does the laundry. | not measured yet | no verdict yet |  |"
 
 
 # The picture
 
 
-def conditions(delta: float) -> list[Comparison]:
+def conditions(delta: float, metric: str = "test_accuracy") -> list[Comparison]:
     """Effects of 3, −2 and 0 δ, one with a run that has no value."""
     wiggle = (-0.01, 0.0, 0.01)
     made = [
-        Comparison(f"{d} δ", {s: delta * (d + w) for s, w in enumerate(wiggle)}, dict.fromkeys(range(3), 0.0))
+        Comparison(
+            f"{d} δ",
+            {s: delta * (d + w) for s, w in enumerate(wiggle)},
+            dict.fromkeys(range(3), 0.0),
+            metric=metric,
+        )
         for d in (3, -2, 0)
     ]
-    return [*made, Comparison("diverged", {0: None, 1: 0.0, 2: 0.0}, dict.fromkeys(range(3), 0.0))]
+    broken = Comparison("diverged", {0: None, 1: 0.0, 2: 0.0}, dict.fromkeys(range(3), 0.0), metric=metric)
+    return [*made, broken]
 
 
-def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
+@pytest.mark.parametrize(("name", "unit"), [("depth", 100), ("gradients", 1)])
+def test_the_forest_shows_every_condition_by_name_in_plain_units(name, unit):
     import matplotlib.pyplot as plt
     from matplotlib.colors import to_hex
 
     from bnbook import plotting
 
-    row = scoreboard.row("gradients", results)
-    made = conditions(row.experiment.delta)
-    outcomes = dict(zip((c.name for c in made), (SUPPORTED, CONTRADICTED, INCONCLUSIVE, INCONCLUSIVE), strict=True))
-    judged = experiments.Verdict("depends on the weather", "Depends on the weather: made up.", outcomes)
+    row = scoreboard.row(name)
+    delta = unit * row.experiment.delta
+    made = conditions(row.experiment.delta, row.experiment.metric)
+    judged = experiments.verdict(made, row.experiment.delta)
     rows = [
         dataclasses.replace(row, judged=judged, comparisons=made),
         dataclasses.replace(row, title="Nothing yet", done=3, judged=None, comparisons=()),
@@ -250,8 +266,9 @@ def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
     figure = scoreboard.forest(rows)
     try:
         (ax,) = figure.axes
+        assert [label.get_text() for label in ax.get_yticklabels()] == [c.name for c in made]
         dots = {
-            round(float(line.get_xdata()[0]), 6): (line.get_marker(), to_hex(line.get_color()))
+            round(float(line.get_xdata()[0]) / delta, 6): (line.get_marker(), to_hex(line.get_color()))
             for line in ax.lines
             if len(line.get_xdata()) == 1
         }
@@ -262,12 +279,35 @@ def test_the_forest_shows_every_condition_in_units_of_its_own_delta(results):
         }
         bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_solid_capstyle() == "butt"]
         for bar, comparison in zip(bars, made, strict=False):
-            low, high = (float(value) * row.experiment.delta for value in bar.get_xdata())
+            low, high = (float(value) / unit for value in bar.get_xdata())
             assert (low, high) == pytest.approx((comparison.difference.low, comparison.difference.high))
         assert len(bars) == 3
+        bands = {(round(patch.get_x(), 9), round(patch.get_width(), 9)) for patch in ax.patches}
+        assert bands == {(round(-delta, 9), round(2 * delta, 9))} and len(ax.patches) == 4
         words = [text.get_text() for text in ax.texts]
-        assert words == ["Even gradients", "depends", "Nothing yet", "3 of 560 runs"]
-        assert ax.get_xlim() == (-200, 200)
+        assert words[0] == f"{row.title}: {judged.word}" and len(words) == 4
+        assert words[1].startswith("+1.50 [" if unit == 100 else "32 [")
+    finally:
+        plt.close(figure)
+
+
+def test_every_unit_has_a_panel(board):
+    import matplotlib.pyplot as plt
+
+    figure = scoreboard.forest(board)
+    try:
+        words = {"points of test accuracy": "points of accuracy"}
+        units = {
+            row.name: words.get(e := row.experiment.effect, "as a factor" if e[:5] == "times" else e) for row in board
+        }
+        shown = dict.fromkeys(units[row.name] for row in board if row.comparisons)
+        assert [ax.get_xlabel() for ax in figure.axes] == list(shown) and len(shown) == 4
+        for ax in figure.axes:
+            of_unit = [c.name for row in board if units[row.name] == ax.get_xlabel() for c in row.comparisons]
+            assert [label.get_text() for label in ax.get_yticklabels()] == of_unit
+            low, high = ax.get_xlim()
+            ends = [x for line in ax.lines for x in line.get_xdata()]
+            assert low < min(ends) and max(ends) < high
     finally:
         plt.close(figure)
 
@@ -277,7 +317,51 @@ def test_a_condition_without_a_value_has_a_row_of_dashes(results):
     made = conditions(row.experiment.delta)
     judged = experiments.verdict(made, row.experiment.delta)
     text = scoreboard.details(dataclasses.replace(row, judged=judged, comparisons=made))
-    assert "| diverged | – | – | inconclusive |" in text and "a seed has no value" in text
+    assert "| diverged | – | – | open | – |" in text and judged.outcomes["diverged"] == OPEN
+
+
+# The first table
+
+
+def test_every_situation_has_conditions_and_says_what_they_say(board):
+    """A name that is changed in a claim must not empty a line."""
+    rows = {row.name: row for row in board}
+    lines = scoreboard.answers(rows).splitlines()[2:]
+    assert len(lines) == len(scoreboard.SITUATIONS)
+    for line, situation in zip(lines, scoreboard.SITUATIONS, strict=True):
+        row = rows[situation.experiment]
+        found = [c for c in row.comparisons if situation.holds(c)]
+        if not row.judged:
+            assert f"| – | [no verdict yet](#{row.anchor}) ({row.done:,} of {row.planned:,} runs) |" in line
+            continue
+        assert found, situation.words
+        means = sorted(c.difference.mean for c in found)
+        ends = [float(x.replace("−", "-")) for x in re.search(r"\*\*(.*?)\*\*", line)[1].split(" to ")]
+        unit = {"points": lambda m: 100 * m, "times": lambda m: 10**m}.get(row.experiment.effect.split()[0], float)
+        expected = [unit(m) for m in (means[0], means[-1])]
+        assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
+        assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
+
+
+def test_the_size_that_a_source_names_is_counted(board):
+    rows = {row.name: row for row in board}
+    assert "the size that it names, 14 times, is reached in 0 and excluded in 2 of 2" in rows["faster"].quoted
+
+
+def test_no_effect_is_left_of_pure_noise_when_all_conditions_are_corrected_for(board):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    row = next(row for row in board if row.name == "depth")
+    made = [
+        Comparison(f"c{i}", dict(enumerate(rng.normal(0, 0.02, 5))), dict.fromkeys(range(5), 0.0)) for i in range(60)
+    ]
+    judged = experiments.verdict(made, row.experiment.delta)
+    text = scoreboard.many([dataclasses.replace(row, judged=judged, comparisons=made)])
+    assert " 0 survive Holm's correction for all 60 together" in text and "and 0 that of Benjamini" in text
+    clear = [dataclasses.replace(c, a={s: v + 1 for s, v in c.a.items()}) for c in made]
+    judged = experiments.verdict(clear, row.experiment.delta)
+    assert " 60 survive" in scoreboard.many([dataclasses.replace(row, judged=judged, comparisons=clear)])
 
 
 def test_a_row_links_to_its_chapter_where_the_contents_list_it(results, tmp_path, monkeypatch):

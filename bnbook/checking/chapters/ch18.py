@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ...experiments import Comparison, load, verdict
+from ...experiments.engine.words import OUTCOMES
 from ...experiments.scoreboard import row
 from ..exercises import Wrong, checker, finds_faults, same
 
@@ -36,18 +37,16 @@ def interval(answer, rng) -> None:
         )
 
 
-WORDS = ("supported", "contradicted", "depends", "inconclusive")
-
-
 def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Comparison]:
     """Made-up conditions of one comparison; now and then something is missing, or a rate lies at the edge."""
     result = []
-    level = rng.choice([-4, -0.5, 0.5, 4])
-    for i in range(int(rng.integers(1, 5))):
-        center = level if rng.random() < 0.6 else rng.choice([-4, -0.5, 0.5, 4])
+    level = rng.choice([-4, -0.5, 0.5, 1, 4])
+    of_seeds = rng.normal(0, rng.choice([0, 2]), planned)  # in all conditions alike
+    for i in range(int(rng.integers(1, 6))):
+        center = level if rng.random() < 0.6 else rng.choice([-4, -0.5, 0.5, 1, 4])
         k = planned - (rng.random() < 0.04)
-        a = 0.8 + rng.normal(0, 0.3, k) * delta + center * delta
-        b = 0.8 + rng.normal(0, rng.choice([0.1, 1]), k) * delta
+        a = 0.8 + (of_seeds[:k] + rng.normal(0, 0.3, k) + center) * delta
+        b = 0.8 + rng.normal(0, rng.choice([0.1, 1, 3]), k) * delta
         result.append(
             Comparison(
                 f"condition {i + 1}",
@@ -62,20 +61,30 @@ def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Co
 
 @checker("ch18.judge")
 def judge(answer, rng) -> None:
-    """`answer(comparisons, delta, planned, needs_more)` is the first word of the verdict."""
-    for _ in range(300):  # some rules decide few of the cases
+    """`answer(comparisons, delta, planned)` is the outcome of every condition, and whether two of them are apart."""
+    for _ in range(150):  # some rules decide few of the cases
         delta, planned = float(rng.uniform(0.002, 0.02)), int(rng.integers(3, 9))
-        needs_more = bool(rng.random() < 0.7)
         made = comparisons(rng, delta, planned)
-        got = answer(made, delta, planned, needs_more)
-        if got not in WORDS:
-            raise Wrong(f"Return one of {', '.join(map(repr, WORDS))}, got {got!r}.")
-        expected = verdict(made, delta, planned=planned, needs_more=needs_more)
-        if got != expected.word.split()[0]:
+        got = answer(made, delta, planned)
+        if not isinstance(got, tuple) or len(got) != 2 or not isinstance(got[0], Mapping):
+            raise Wrong(f"Return a dict, name → outcome, and whether two conditions are apart; got {got!r}.")
+        expected = verdict(made, delta, planned=planned)
+        outcomes, apart = got
+        for c in made:
+            if outcomes.get(c.name) != expected.outcomes[c.name]:
+                raise Wrong(
+                    f"With δ = {delta:.4f} and {planned} planned seeds the outcome of {c.name} is {_said(outcomes, c)}."
+                    f" The book: {expected.sentence}"
+                )
+        if bool(apart) != expected.word.startswith("depends"):
             raise Wrong(
-                f"With δ = {delta:.4f}, {planned} planned seeds and needs_more = {needs_more} you say {got!r}."
-                f" The verdict of the book: {expected.sentence}"
+                f"You say {apart} where two conditions are {'' if not apart else 'not '}apart: {expected.sentence}"
             )
+
+
+def _said(outcomes: Mapping, comparison: Comparison) -> str:
+    said = outcomes.get(comparison.name)
+    return f"not {said!r}" if said in OUTCOMES else f"one of {', '.join(map(repr, OUTCOMES))}, not {said!r}"
 
 
 FARTHEST = 100  # by what factor δ may be changed

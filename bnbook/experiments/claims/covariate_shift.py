@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import Comparison
+from ..policy import COST
 from . import landscape
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ CLAIM = (
     " covariate shift, and in doing so dramatically accelerates the training of deep neural nets."
 )
 SOURCE = "ioffe2015batch"
+FOLKLORE = "It works because it reduces internal covariate shift."
 CHAPTER, ROWS = 17, "landscape"
 METRIC = "stability_in_decades"
-DELTA = 0.1  # a factor of about 1.25, as for smoothness
+EFFECT = "times less shift"
+DELTA = COST.delta
+SCOPE = "their own definition, the change of the distributions of activations"
 FACTOR = "the initialization", "the definition", "what is held equal"
 
 DEFINITIONS = {"distribution_shift": "distributions", "gradient_shift": "gradients"}
@@ -35,6 +39,11 @@ def comparisons(rows: list[dict], own_rate: bool = False) -> list[Comparison]:
         for measure, words in DEFINITIONS.items()
         for comparison in landscape.comparisons(rows, measure, metric=METRIC, words=words, own_rate=own_rate)
     ]
+
+
+def in_scope(comparison: Comparison) -> bool:
+    """Ioffe & Szegedy define it by distributions."""
+    return DEFINITIONS["distribution_shift"] in comparison.levels
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import log10
 from typing import TYPE_CHECKING
 
 from .. import Comparison, select
+from ..policy import RATE
 from .learning_rate import NORMS, at_best_rate, conditions, words
 
 if TYPE_CHECKING:
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
 QUESTION = "How much higher is the highest learning rate that works with batch normalization than without?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
 SOURCE = "ioffe2015batch"
+FOLKLORE = "With batch normalization you can raise the learning rate."
 CHAPTER, ROWS = 11, "learning_rate"
 METRIC = "log10_of_the_highest_usable_rate"
-DELTA = log10(5)  # "much higher": the smaller of the two increases in the paper was five times
+EFFECT = "times higher a learning rate"
+DELTA = RATE.delta
+SIZE, NEEDS_MORE = log10(5), True  # "much higher": the smaller of the two increases in the paper was five times
+SCOPE = "SGD, without momentum or with: the paper used no Adam"
 FACTOR = "the optimizer", "the initialization"
 
 TOLERANCE = 0.02  # of validation accuracy, below the arm's mean at its best rate
@@ -36,14 +41,14 @@ def usable(
     return found
 
 
-def highest(rates: Sequence[float]) -> float | None:
-    """The decimal logarithm of the highest of the usable rates; None where there is none."""
-    return log10(max(rates)) if rates else None
+def highest(rates: Sequence[float], tried: Collection[float]) -> float:
+    """The decimal logarithm of the highest usable rate; where there is none, half a decade below all tried."""
+    return log10(max(rates)) if rates else log10(min(tried)) - 0.5
 
 
-def width(rates: Sequence[float]) -> float | None:
-    """How many powers of ten lie between the lowest and the highest of the usable rates; None where there is none."""
-    return log10(max(rates) / min(rates)) if rates else None
+def width(rates: Sequence[float], tried: Collection[float]) -> float:
+    """How many powers of ten lie between the lowest and the highest of the usable rates; 0 where there is none."""
+    return log10(max(rates) / min(rates)) if rates else 0.0
 
 
 def comparisons(
@@ -59,7 +64,7 @@ def comparisons(
         result.append(
             Comparison(
                 words(optimizer, init),
-                *({seed: measure(rates) for seed, rates in arm.items()} for arm in (a, b)),
+                *({seed: measure(rates, tried) for seed, rates in arm.items()} for arm in (a, b)),
                 arms=tuple(NORMS),
                 metric=metric,
                 edges=("usable rate of 'without BN'",) if hidden else (),
@@ -67,6 +72,11 @@ def comparisons(
             )
         )
     return result
+
+
+def in_scope(comparison: Comparison) -> bool:
+    """The paper trained by SGD."""
+    return comparison.levels[0] != "Adam"
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -15,6 +15,7 @@ from torch import nn
 
 from ...models.torch_mlp import mlp
 from .. import Choice, Comparison, Incomplete, best, compare, select
+from ..policy import POINTS
 from ..protocol import evaluate, split, updates
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 QUESTION = "How far off may the size of the initial weights be, with batch normalization and without?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
 SOURCE = "ioffe2015batch"
+FOLKLORE = "With batch normalization the initial weights do not matter: it is better whatever their scale."
 CHAPTER, VERSION, SEEDS = 12, 1, 5
 DATASET = "Fashion-MNIST, 10,000 training images"
 NETWORK = "784-128-128-128-128-10, ReLU"
 BATCH_SIZE, STEPS = 128, 780  # ten epochs of 78 updates
-METRIC, DELTA = "test_accuracy", 0.005
+METRIC, DELTA = "test_accuracy", POINTS.delta
+SCOPE = "weights off the right scale: with care they would be on it"
 FACTOR = "the scale of the weights"
 
 ARMS = {"with BN": "batch", "without BN": "none"}
@@ -167,6 +170,11 @@ def usable_scales(
             high += 1
         usable[row["seed"]] = scales[low], scales[high]
     return usable
+
+
+def in_scope(comparison: Comparison) -> bool:
+    """All starts but those that somebody who is careful would choose: He's scale and PyTorch's default."""
+    return comparison.name not in (name({"init": "he", "scale": 1.0}), DEFAULT_NAME)
 
 
 def figure(rows: list[dict]) -> Figure:

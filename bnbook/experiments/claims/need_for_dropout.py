@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import Comparison, compare
+from ..policy import POINTS
 from .regularization import DROPOUT, NORMS, arm, sizes
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ CLAIM = (
     " either removed or reduced in strength."
 )
 SOURCE = "ioffe2015batch"
+FOLKLORE = "With batch normalization you need no dropout."
 CHAPTER, ROWS = 15, "regularization"
-METRIC, DELTA = "gain_in_test_accuracy", 0.005
+METRIC, DELTA = "gain_in_test_accuracy", POINTS.delta
 FACTOR = "the number of training images"
 
 

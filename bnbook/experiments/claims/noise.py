@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
 from .. import Choice, Comparison, best, compare, select
-from ..protocol import evaluate, split, updates
+from ..policy import POINTS
+from ..protocol import WEIGHTS, evaluate, split, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,16 +28,16 @@ CLAIM = (
     " covariate shift, and in doing so dramatically accelerates the training of deep neural nets."
 )
 SOURCE = "ioffe2015batch"
+FOLKLORE = "Stable distributions are the reason why batch normalization helps."
 CHAPTER, VERSION, SEEDS = 17, 1, 5
 DATASET = "Fashion-MNIST, 10,000 training images"
 NETWORK = "fully connected, ReLU, 5 hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
-METRIC, DELTA = "test_accuracy", 0.005
-NEEDS_MORE = False  # where both parts are alike, or there is no gain, the claim is neither right nor wrong
+METRIC, DELTA = "test_accuracy", POINTS.delta
 FACTOR = "the initialization"
 
 WIDTHS = (128,) * 5
-INITS = {"default": "default init", "he": "He"}
+INITS = {init: WEIGHTS[init] for init in ("default", "he")}
 STANDARD, BN = "standard", "BN"
 NOISY, NOISY_STANDARD, HELD = "BN + noise", "standard + noise", "BN, lengths held"
 ARMS = {  # name: (norm, noise, lengths held)

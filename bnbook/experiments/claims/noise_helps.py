@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import Comparison, compare
+from ..policy import POINTS
 from .regularization import BATCH_SIZE, GHOSTS, SCORES, arm, sizes
 
 if TYPE_CHECKING:
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 QUESTION = "Does the noise of the batch statistics raise the test accuracy, compared with statistics without noise?"
 CLAIM = "In our experiments, we found this effect to be advantageous to the generalization of the network."
 SOURCE = "ioffe2015batch"
+FOLKLORE = "The noise of the batch statistics is what regularizes."
 CHAPTER, ROWS = 15, "regularization"
-METRIC, DELTA = "test_accuracy", 0.005
+METRIC, DELTA = "test_accuracy", POINTS.delta
 FACTOR = "the number of training images"
 
 

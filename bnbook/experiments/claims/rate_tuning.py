@@ -7,12 +7,12 @@ grow, and growing it turns the rate down (chapter 12). Where rows are held at th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import Comparison, select
+from ..policy import RATE
 from .higher_rates import TOLERANCE, highest
 from .noise import BN, HELD, INITS, at_best_rate, starts
 
@@ -25,9 +25,11 @@ CLAIM = (
     " descent to succeed with less tuning of learning rates."
 )
 SOURCE = "arora2019theoretical"
+FOLKLORE = "It lets the learning rate tune itself."
 CHAPTER, ROWS = 17, "noise"
 METRIC = "log10_of_the_highest_usable_rate"
-DELTA = log10(2)  # rates are tried in half decades: less than that is no step of the grid on average
+EFFECT = "times higher a learning rate"
+DELTA = RATE.delta
 FACTOR = "the initialization"
 
 TURNS = (0.1, 0.3, 1.0)  # the rates over which the turns of the weights are compared
@@ -46,15 +48,15 @@ def usable(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, list[float
 
 def comparisons(rows: list[dict], arms: tuple[str, str] = (BN, HELD)) -> list[Comparison]:
     """The highest usable rate with free lengths minus that with lengths held, in powers of ten."""
-    last = max(row["setting"]["lr"] for row in rows)
+    tried = {row["setting"]["lr"] for row in rows}
     result = []
     for init in starts(rows):
         a, b = (usable(rows, init, arm) for arm in arms)
-        hidden = any(last in rates for rates in b.values())  # of A it may: its advantage is at least this large
+        hidden = any(max(tried) in rates for rates in b.values())  # of A it may: its advantage is at least this large
         result.append(
             Comparison(
                 INITS[init],
-                *({seed: highest(rates) for seed, rates in arm.items()} for arm in (a, b)),
+                *({seed: highest(rates, tried) for seed, rates in arm.items()} for arm in (a, b)),
                 arms=arms,
                 metric=METRIC,
                 edges=(f"usable rate of {arms[1]!r}",) if hidden else (),

@@ -2,7 +2,8 @@
 
 A fully connected network that can fit its training set. The noise of the statistics is varied by itself: ghost batches
 of several sizes, the statistics of the whole training set, and frozen ones, at one batch size of the optimizer. Two
-more claims are read from the same rows: `noise_helps` and `need_for_dropout`.
+more claims are read from the same rows: `noise_helps` and `need_for_dropout`; and the first one is asked of two more
+scores, by `regularized_loss` and `regularized_calibration`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ...models.torch_statistics import (
     exact_statistics,
 )
 from .. import Choice, Comparison, best, compare, select
-from ..protocol import evaluate, split, subset, updates
+from ..policy import POINTS
+from ..protocol import WEIGHTS, evaluate, split, subset, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,17 +33,18 @@ if TYPE_CHECKING:
 QUESTION = "With few training images, does batch normalization raise the test accuracy, as a regularizer would?"
 CLAIM = "It also acts as a regularizer, in some cases eliminating the need for Dropout."
 SOURCE = "ioffe2015batch"
+FOLKLORE = "Batch normalization is a regularizer."
 CHAPTER, VERSION, SEEDS = 15, 1, 10
 DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels"
 NETWORK = "fully connected, 196-256-256-10, ReLU"
 BATCH_SIZE, STEPS = 128, 300
-METRIC, DELTA = "test_accuracy", 0.005
+METRIC, DELTA = "test_accuracy", POINTS.delta
 FACTOR = "the number of training images", "the initialization"
 
 IMAGES = (256, 1024)
 NORMS = {"with BN": "batch", "without BN": "none"}
 SCORES = {"test_accuracy": "accuracy", "test_loss": "loss (nats)", "test_calibration_error": "calibration error"}
-INITS = {"default": "default init", "he": "He"}
+INITS = {init: WEIGHTS[init] for init in ("default", "he")}
 GHOSTS = (4, 8, 16, 32)  # smaller than the batch
 DROPOUT = (0.15, 0.3, 0.5, 0.7)
 DECAY = (0.001, 0.003, 0.01, 0.03)
@@ -169,11 +172,25 @@ def sizes(rows: Sequence[dict]) -> list[int]:
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Without dropout and weight decay: with BN minus without, each arm at its own best rate."""
+    return scores(rows)
+
+
+def scores(
+    rows: Sequence[dict], arms: Sequence[str] = tuple(NORMS), metric: str = METRIC, worst: float | None = 0.1
+) -> list[Comparison]:
+    """The comparison of the two arms in any score; where lower is better, without BN minus with.
+
+    Args:
+        arms: A and B.
+        worst: what a diverged run counts as, None: there is no worst.
+    """
     return [
         compare(
             f"{images:,} images, {words}",
-            *(arm(rows, images, norm, init=init) for norm in NORMS.values()),
-            arms=tuple(NORMS),
+            *(arm(rows, images, NORMS[name], init=init) for name in arms),
+            arms=tuple(arms),
+            metric=metric,
+            chance=worst,
             levels=(images, init),
         )
         for images in sizes(rows)

@@ -15,7 +15,8 @@ import torch
 
 from ...models.torch_mlp import mlp
 from .. import Choice, Comparison, best, compare, select
-from ..protocol import evaluate, logits, split, updates
+from ..policy import POINTS
+from ..protocol import WEIGHTS, evaluate, logits, split, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,15 +26,17 @@ QUESTION = (
 )
 CLAIM = "The batch-normalized network enjoys the higher test accuracy."
 SOURCE = "ioffe2015batch"
+FOLKLORE = "With sigmoids you need batch normalization."
 CHAPTER, VERSION, SEEDS = 11, 1, 5
 DATASET = "Fashion-MNIST, 10,000 training images"
 NETWORK = "784-100-100-100-10, sigmoid"
 BATCH_SIZE, STEPS = 60, 50_000
-METRIC, DELTA = "test_accuracy", 0.005
+METRIC, DELTA = "test_accuracy", POINTS.delta
+SCOPE = "small Gaussian weights, as in the paper"
 FACTOR = "the initial weights"
 
 NORMS = {"with BN": "batch", "without BN": "none"}
-INITS = {0.01: "small Gaussian", "xavier": "Xavier"}
+INITS = {0.01: "small Gaussian weights", "xavier": WEIGHTS["xavier"]}
 RATES = {  # beyond the best one on both sides
     "none": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "batch": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
@@ -102,6 +105,11 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
         compare(name, *(at_best_rate(rows, init, norm) for norm in NORMS.values()), arms=tuple(NORMS))
         for init, name in INITS.items()
     ]
+
+
+def in_scope(comparison: Comparison) -> bool:
+    """The paper began with small random Gaussian values."""
+    return comparison.name == INITS[0.01]
 
 
 def figure(rows: list[dict]) -> Figure:

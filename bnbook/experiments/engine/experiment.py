@@ -8,15 +8,16 @@ import math
 import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import policy
 from . import bits, plan
 from .rows import ResultsError, Rows
 from .statistics import CHOOSE, CONFIRM, Comparison, Incomplete
 from .verdict import Verdict, verdict
-from .words import INCONCLUSIVE, duration
+from .words import OPEN, duration, no_verdict_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,22 +122,34 @@ class Study:
         return Rows(path, row_key, self.problem, self.version)
 
 
+def everywhere(comparison: Comparison) -> bool:
+    """Every condition is within what the source speaks of: it names no setting."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Study):
     """A measured claim: `bnbook.experiments` says what its constants and functions mean."""
 
     claim: str
     source: str
+    folklore: str
     comparisons: Callable[[list[dict]], list[Comparison]]
     figure: Callable[[list[dict]], Figure]
     metric: str = "test_accuracy"
-    delta: float = 0.005
-    needs_more: bool = True
+    effect: str = "points of test accuracy"
+    delta: float = policy.POINTS.delta
+    size: float = 0.0
+    needs_more: bool = False
     factor: str | tuple[str, ...] = "the condition"
+    scope: str = ""
+    in_scope: Callable[[Comparison], bool] = everywhere
 
 
 NEEDED = {
-    Experiment: "QUESTION CLAIM SOURCE CHAPTER VERSION DATASET NETWORK STEPS grid run comparisons figure".split(),
+    Experiment: (
+        "QUESTION CLAIM FOLKLORE SOURCE CHAPTER VERSION DATASET NETWORK STEPS grid run comparisons figure"
+    ).split(),
     Study: "QUESTION CHAPTER VERSION grid run".split(),
 }
 # What a claim on other rows takes from there.
@@ -184,7 +197,7 @@ def find(name: str) -> Experiment | Study:
 
 def _constant(field: str) -> str:
     """What a module calls a field of `Experiment`."""
-    return field if field in ("grid", "run", "comparisons", "figure") else field.upper()
+    return field if field in ("grid", "run", "comparisons", "in_scope", "figure") else field.upper()
 
 
 # The rows
@@ -300,7 +313,8 @@ def row_key(row: Mapping) -> str:
 def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
     """The verdict of an experiment on its claim, from its rows as `load` returns them.
 
-    It is "inconclusive" while planned runs are missing.
+    The claim is judged as people repeat it, in all conditions; `quoted` is the verdict on the source's own sentence, in
+    the conditions that this speaks of. Both are "open" while planned runs are missing.
 
     Args:
         name: of the experiment; the one that made the rows if left out.
@@ -330,14 +344,11 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
             seeds = _confirmed_seeds(rows)
         comparisons = experiment.comparisons(rows)
     except Incomplete as error:
-        return Verdict(INCONCLUSIVE, f"Inconclusive: {error}.", {})
-    return verdict(
-        comparisons,
-        experiment.delta,
-        planned=seeds,
-        needs_more=experiment.needs_more,
-        factor=experiment.factor,
-    )
+        return Verdict(OPEN, no_verdict_sentence(error), {})
+    rule = {"planned": seeds, "needs_more": experiment.needs_more, "factor": experiment.factor}
+    within = [comparison for comparison in comparisons if experiment.in_scope(comparison)]
+    quoted = verdict(within, experiment.delta, **rule) if within else None
+    return replace(verdict(comparisons, experiment.delta, **rule), quoted=quoted)
 
 
 def of_planned_seeds(study: Study, rows: Sequence[Mapping]) -> list[Mapping]:

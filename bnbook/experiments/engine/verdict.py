@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
+from .multiple import ALPHA, contrast, holm
 from .statistics import Comparison, PairedDifference, exceeds
 from .words import (
     CONTRADICTED,
-    INCONCLUSIVE,
+    DIRECTION,
+    NEGLIGIBLE,
+    OPEN,
+    REVERSED,
+    SMALLER,
     SUPPORTED,
     conjunction,
     lacks,
-    no_verdict_sentence,
     verdict_sentence,
 )
 
@@ -22,9 +27,48 @@ from .words import (
 class Verdict:
     """What the rows say about a claim: in a word, in the sentence that the page prints, and condition by condition."""
 
-    word: str  # "supported here", "contradicted here", "depends on …" or "inconclusive"
+    word: str  # an outcome that all conditions share, "contradicted", or "depends on …"
     sentence: str
-    outcomes: dict[str, str]  # condition → "supported here", "contradicted here" or "inconclusive"
+    outcomes: dict[str, str]  # condition → its `outcome`
+    quoted: Verdict | None = None  # the same for the conditions within what the source speaks of; None without any
+
+
+def outcome(low: float, high: float, delta: float) -> str:
+    """What an interval says about "A is above B by δ".
+
+    - supported: all of it lies above δ;
+    - reversed: all of it lies below −δ;
+    - smaller than claimed: it lies between 0 and δ and holds neither;
+    - negligible: it lies between −δ and δ;
+    - direction known, size open: it does not hold 0, but δ or −δ;
+    - open: it holds 0, and δ or −δ.
+
+    Args:
+        low, high: the ends of the interval.
+        delta: the smallest effect worth having δ, at least 0.
+
+    Raises:
+        ValueError: ends that are no numbers or the wrong way round, or δ < 0.
+    """
+    if not low <= high:
+        raise ValueError(f"low and high must be the ends of an interval, got {low} and {high}")
+    if not 0 <= delta < math.inf:
+        raise ValueError(f"delta must be at least 0, got {delta}")
+    if exceeds(low, delta):
+        return SUPPORTED
+    if exceeds(-delta, high):
+        return REVERSED
+    inside = exceeds(delta, high) and exceeds(low, -delta)
+    if exceeds(low, 0):
+        return SMALLER if inside else DIRECTION
+    if inside:
+        return NEGLIGIBLE
+    return DIRECTION if exceeds(0, high) else OPEN
+
+
+def against(low: float, high: float, size: float) -> str:
+    """Where an interval lies beside a size that a source names, or 0: "above", "below" or "open"."""
+    return "above" if exceeds(low, size) else "below" if exceeds(size, high) else "open"
 
 
 def verdict(
@@ -32,21 +76,26 @@ def verdict(
     delta: float,
     *,
     planned: int = 2,
-    needs_more: bool = True,
+    needs_more: bool = False,
     factor: str | tuple[str, ...] = "the condition",
 ) -> Verdict:
-    """Judge the claim that A is above B by δ.
+    """Judge the claim that A is above B, by the `outcome` of every condition.
 
-    - supported here: the interval of the difference lies above δ in every condition;
-    - contradicted here: below −δ in every condition, or below δ if the claim needs more than that;
-    - depends on a factor: two conditions come out differently, and their intervals do not overlap;
-    - inconclusive: everything else; and whatever the numbers, while planned seeds are missing, a seed is without its
-      partner or without a value, or a setting was chosen at the edge of its grid.
+    A condition is open, whatever its numbers, while planned seeds are missing, a seed is without its partner or without
+    a value, or a setting was chosen at the edge of its grid. The word is
+
+    - contradicted, where all are reversed; and for a claim that needs more than δ, where no interval reaches δ;
+    - the outcome that all conditions share;
+    - depends on a factor, where two conditions have different outcomes and their difference, paired by seed, survives
+      Holm's correction for all pairs of conditions;
+    - direction known, size open, where all intervals lie on one side of 0;
+    - negligible, where all lie between −δ and δ;
+    - open, everything else.
 
     Args:
-        delta: the smallest effect of interest δ, at least 0, in units of the metric.
+        delta: the smallest effect worth having δ, at least 0, in units of the metric.
         planned: number of seeds planned beforehand, at least 2.
-        needs_more: whether an advantage smaller than δ is too small for the claim.
+        needs_more: whether an advantage smaller than δ contradicts the claim, as "dramatically" does.
         factor: what the conditions vary; of several, whose values are the `levels` of a comparison, the verdict names
             those that alone separate two conditions (all, where only several together do).
 
@@ -58,14 +107,15 @@ def verdict(
     factors = (factor,) if isinstance(factor, str) else tuple(factor)
     if len(factors) > 1 and (wrong := [c.name for c in comparisons if len(c.levels) != len(factors)]):
         raise ValueError(f"comparisons must have a level for each of {len(factors)} factors, {wrong[0]!r} has not")
-    if reasons := [reason for comparison in comparisons for reason in lacks(comparison, planned)]:
-        undecided = dict.fromkeys((comparison.name for comparison in comparisons), INCONCLUSIVE)
-        return Verdict(INCONCLUSIVE, no_verdict_sentence(comparisons, reasons), undecided)
-    outcomes = {comparison.name: _outcome(comparison.difference, delta, needs_more) for comparison in comparisons}
-    word = _word(comparisons, outcomes, factors)
-    below = [c.difference for c in comparisons if outcomes[c.name] == CONTRADICTED]
-    clearly_below = all(exceeds(-delta, difference.high) for difference in below)
-    return Verdict(word, verdict_sentence(word, comparisons, outcomes, delta, needs_more, clearly_below), outcomes)
+    reasons = {comparison.name: lacks(comparison, planned) for comparison in comparisons}
+    outcomes = {
+        c.name: OPEN if reasons[c.name] else outcome(c.difference.low, c.difference.high, delta) for c in comparisons
+    }
+    whole = [c for c in comparisons if not reasons[c.name]]
+    word = _word(whole, outcomes, delta, needs_more, factors) if whole else OPEN
+    if len(whole) < len(comparisons) and not word.startswith("depends"):
+        word = OPEN
+    return Verdict(word, verdict_sentence(word, comparisons, outcomes, delta, reasons), outcomes)
 
 
 def _check(comparisons: Sequence[Comparison], delta: float, planned: int) -> None:
@@ -82,31 +132,47 @@ def _check(comparisons: Sequence[Comparison], delta: float, planned: int) -> Non
         raise ValueError(f"planned must be at least 2 seeds, one has no interval: got {planned}")
 
 
-def _outcome(difference: PairedDifference, delta: float, needs_more: bool) -> str:
-    if exceeds(difference.low, delta):
-        return SUPPORTED
-    return CONTRADICTED if exceeds(delta if needs_more else -delta, difference.high) else INCONCLUSIVE
-
-
-def _word(comparisons: Sequence[Comparison], outcomes: Mapping[str, str], factors: tuple[str, ...]) -> str:
+def _word(
+    comparisons: Sequence[Comparison],
+    outcomes: Mapping[str, str],
+    delta: float,
+    needs_more: bool,
+    factors: tuple[str, ...],
+) -> str:
     """The verdict in a word: of all conditions, or on what it depends."""
-    if len(set(outcomes.values())) == 1:
-        return outcomes[comparisons[0].name]
-    apart = _apart(comparisons, outcomes)
-    return f"depends on {conjunction(_responsible(apart, factors))}" if apart else INCONCLUSIVE
+    kinds = {outcomes[c.name] for c in comparisons}
+    found: list[PairedDifference] = [c.difference for c in comparisons]
+    if kinds == {REVERSED} or (needs_more and all(exceeds(delta, d.high) for d in found)):
+        return CONTRADICTED
+    if len(kinds) == 1 and kinds != {DIRECTION}:
+        return kinds.pop()
+    if apart := _apart(comparisons, outcomes):
+        return f"depends on {conjunction(_responsible(apart, factors))}"
+    if all(exceeds(d.low, 0) for d in found) or all(exceeds(0, d.high) for d in found):
+        return DIRECTION
+    if kinds <= {NEGLIGIBLE, SMALLER}:
+        return NEGLIGIBLE
+    return OPEN
 
 
 def _apart(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> list[tuple[Comparison, Comparison]]:
-    """The pairs of conditions that have different outcomes and intervals that do not overlap.
+    """The pairs of conditions that come out differently and differ from one another.
 
     That one interval lies above δ and another does not quite is no difference between the two.
     """
+    pairs = list(combinations(comparisons, 2))
+    adjusted = holm([contrast(one, other) for one, other in pairs])
     return [
-        (one, other)
-        for one in comparisons
-        for other in comparisons
-        if outcomes[one.name] != outcomes[other.name] and one.difference.low > other.difference.high
+        pair
+        for pair, p in zip(pairs, adjusted, strict=True)
+        if p < ALPHA and len({_side(c, outcomes) for c in pair}) > 1
     ]
+
+
+def _side(comparison: Comparison, outcomes: Mapping[str, str]) -> str:
+    """The outcome of a condition; where only its direction is known, with the direction."""
+    said = outcomes[comparison.name]
+    return f"{said}, {'above' if comparison.difference.mean > 0 else 'below'}" if said == DIRECTION else said
 
 
 def _responsible(apart: Sequence[tuple[Comparison, Comparison]], factors: tuple[str, ...]) -> list[str]:

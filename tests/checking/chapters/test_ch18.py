@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from bnbook import experiments
 from bnbook.checking import check
-from bnbook.checking.chapters.ch18 import WORDS, comparisons, report
+from bnbook.checking.chapters.ch18 import comparisons, report
+from bnbook.experiments.engine.words import OUTCOMES
 from bnbook.experiments.scoreboard import row
 
 
@@ -30,37 +33,42 @@ def unpaired(a, b):
     return found.low, found.high
 
 
-def judge(comparisons, delta, planned, needs_more, *, whole=True, overlap=True, of="interval", any_=False):
-    if whole:
-        for c in comparisons:
-            if c.unpaired or len(c.seeds) < planned or c.difference is None or c.edges:
-                return "inconclusive"
-    outcomes = []
-    for c in comparisons:
-        low, high = (c.difference.mean,) * 2 if of == "mean" else (c.difference.low, c.difference.high)
-        limit = delta if needs_more else -delta
-        outcomes.append("supported" if low > delta else "contradicted" if high < limit else "inconclusive")
-    if any_ and "supported" in outcomes:
+def outcome(low, high, delta, *, one_sided=False, small=True):
+    if low > delta:
         return "supported"
-    if len(set(outcomes)) == 1:
-        return outcomes[0]
-    apart = any(
-        o != p and c.difference.low > d.difference.high
-        for c, o in zip(comparisons, outcomes, strict=True)
-        for d, p in zip(comparisons, outcomes, strict=True)
-    )
-    return "depends" if apart or not overlap else "inconclusive"
+    if high < -delta:
+        return "reversed"
+    inside = high < delta and (low > -delta or one_sided)
+    if low > 0:
+        return ("smaller than claimed" if small else "negligible") if inside else "direction known, size open"
+    if inside:
+        return "negligible"
+    return "direction known, size open" if high < 0 else "open"
 
 
-def careless(comparisons, delta, planned, needs_more):
-    """Looks at the numbers alone."""
-    there = [c for c in comparisons if c.difference is not None]
-    return judge(there, delta, planned, needs_more, whole=False) if there else "inconclusive"
-
-
-def at_edges(comparisons, delta, planned, needs_more):
-    cleaned = [experiments.Comparison(c.name, c.a, c.b, c.arms, c.metric) for c in comparisons]
-    return judge(cleaned, delta, planned, needs_more)
+def judge(comparisons, delta, planned, *, whole=True, edges=True, of="interval", holm=True, paired=True, **more):
+    outcomes, judged = {}, []
+    for c in comparisons:
+        outcomes[c.name] = "open"
+        lacks = c.unpaired or len(c.seeds) < planned or (c.edges and edges)
+        if c.difference is None or (lacks and whole):
+            continue
+        judged.append(c)
+        low, high = (c.difference.mean,) * 2 if of == "mean" else (c.difference.low, c.difference.high)
+        outcomes[c.name] = outcome(low, high, delta, **more)
+    found = []
+    for c, d in itertools.combinations(judged, 2):
+        seeds = sorted(set(c.seeds) & set(d.seeds))
+        of_c, of_d = (np.array([e.a[s] - e.b[s] for s in seeds]) for e in (c, d))
+        p = (stats.ttest_rel if paired else stats.ttest_ind)(of_c, of_d).pvalue
+        side = [(outcomes[e.name], outcomes[e.name][:2] == "di" and e.difference.mean > 0) for e in (c, d)]
+        found.append((p, side[0] != side[1]))
+    apart, left = False, len(found)
+    for p, differ in sorted(found):
+        if p * (left if holm else 1) >= 0.05:
+            break
+        apart, left = apart or differ, left - 1
+    return outcomes, apart
 
 
 def overturn():
@@ -114,15 +122,21 @@ WRONG = {
         "half width": lambda a, b: interval(a, b)[1] - (a - b).mean(),
     },
     "ch18.judge": {
-        **{f"always {word}": lambda *given, word=word: word for word in WORDS},
-        "numbers alone": careless,
-        "edges do not matter": at_edges,
-        "needs more, always": lambda cs, delta, planned, needs_more: judge(cs, delta, planned, True),
-        "needs no more, ever": lambda cs, delta, planned, needs_more: judge(cs, delta, planned, False),
+        **{
+            f"always {word}": lambda cs, delta, planned, word=word: (dict.fromkeys([c.name for c in cs], word), False)
+            for word in OUTCOMES
+        },
+        "numbers alone": lambda *given: judge(*given, whole=False),
+        "edges do not matter": lambda *given: judge(*given, edges=False),
         "means": lambda *given: judge(*given, of="mean"),
-        "one condition is enough": lambda *given: judge(*given, any_=True),
-        "overlap does not matter": lambda *given: judge(*given, overlap=False),
-        "the sentence": lambda cs, delta, planned, more: experiments.verdict(cs, delta, planned=planned).sentence,
+        "negligible on one side": lambda *given: judge(*given, one_sided=True),
+        "no small effects": lambda *given: judge(*given, small=False),
+        "no correction": lambda *given: judge(*given, holm=False),
+        "contrasts not paired": lambda *given: judge(*given, paired=False),
+        "never apart": lambda *given: (judge(*given)[0], False),
+        "always apart": lambda *given: (judge(*given)[0], True),
+        "outcomes alone": lambda *given: judge(*given)[0],
+        "the sentence": lambda cs, delta, planned: experiments.verdict(cs, delta, planned=planned).sentence,
     },
     "ch18.overturn": {
         "nothing": lambda: {},
@@ -160,7 +174,9 @@ def test_every_word_comes_up_and_every_reason_for_none():
     """Else the checker of `judge` would not ask for the rule."""
     rng = np.random.default_rng(0)
     made = [comparisons(rng, 0.01, 5) for _ in range(300)]
-    assert {judge(cs, 0.01, 5, True) for cs in made} == set(WORDS)
+    judged = [judge(cs, 0.01, 5) for cs in made]
+    assert {said for outcomes, _ in judged for said in outcomes.values()} == set(OUTCOMES)
+    assert 0.2 < np.mean([apart for _, apart in judged]) < 0.8
     conditions = [c for cs in made for c in cs]
     for reason in ("edges", "unpaired"):
         assert any(getattr(c, reason) for c in conditions)

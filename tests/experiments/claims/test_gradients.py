@@ -106,10 +106,12 @@ def rows():
 
 def test_the_comparison_counts_both_ways(rows):
     found = {comparison.name: comparison for comparison in G.comparisons(rows)}
-    assert set(found) == {f"{s}, {d} layers" for s in ("default init", "He init", "twice He's weights") for d in G.DEEP}
-    assert found["default init, 20 layers"].difference.mean == pytest.approx(6 - 1.6, abs=0.05)
-    assert found["He init, 20 layers"].difference.mean == pytest.approx(-1.6, abs=0.05)
-    assert G.comparisons(rows, "tanh")[0].name == "tanh, default init, 20 layers"
+    assert set(found) == {
+        f"{s}, {d} layers" for s in ("default weights", "He weights", "twice He's weights") for d in G.DEEP
+    }
+    assert found["default weights, 20 layers"].difference.mean == pytest.approx(6 - 1.6, abs=0.05)
+    assert found["He weights, 20 layers"].difference.mean == pytest.approx(-1.6, abs=0.05)
+    assert G.comparisons(rows, "tanh")[0].name == "tanh, default weights, 20 layers"
 
 
 def test_growth_is_per_layer():

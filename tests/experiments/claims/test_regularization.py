@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from bnbook import experiments
-from bnbook.experiments.claims import need_for_dropout, noise_helps, regularization
+from bnbook.experiments.claims import (
+    need_for_dropout,
+    noise_helps,
+    regularization,
+    regularized_calibration,
+    regularized_loss,
+)
 from bnbook.experiments.claims import regularization as R
 from bnbook.models.torch_statistics import (
     FrozenBatchNorm1d,
@@ -207,10 +213,25 @@ def strengths(norm, dropout=(), decay=(), ghost=(), init=0.0):
 def test_batch_normalization_is_compared_without_any_other_regularizer():
     rows = made_up(strengths({"batch": 0.82, "none": 0.8}, dropout={0.5: 0.1}, decay={0.01: 0.1}, ghost={8: 0.1}))
     comparisons = R.comparisons(rows)
-    assert [c.name for c in comparisons][:2] == ["256 images, default init", "256 images, He"]
+    assert [c.name for c in comparisons][:2] == ["256 images, default weights", "256 images, He weights"]
     assert [c.difference.mean for c in comparisons] == pytest.approx([0.02] * 4)
-    assert verdict(regularization, rows).word == "supported here"
-    assert verdict(regularization, made_up(strengths({"batch": 0.8, "none": 0.82}))).word == "contradicted here"
+    assert verdict(regularization, rows).word == "supported"
+    assert verdict(regularization, made_up(strengths({"batch": 0.8, "none": 0.82}))).word == "contradicted"
+
+
+def test_loss_and_calibration_are_better_where_they_are_lower():
+    rows = made_up(strengths({"batch": 0.8, "none": 0.8}))
+    for row in rows:
+        with_bn = row["setting"]["norm"] == "batch"
+        row["test_loss"], row["test_calibration_error"] = (0.5, 0.1) if with_bn else (0.8, 0.105)
+    for module, gain, word in ((regularized_loss, 0.3, "supported"), (regularized_calibration, 0.005, "smaller")):
+        found = module.comparisons(rows)
+        assert [c.difference.mean for c in found] == pytest.approx([gain] * 4)
+        assert found[0].arms == ("without BN", "with BN")
+        assert experiments.verdict(found, module.DELTA, planned=R.SEEDS, factor=module.FACTOR).word.startswith(word)
+    gone = [row | {"diverged": row["setting"]["norm"] == "none" and row["seed"] == 3} for row in rows]
+    assert {c.a[3] for c in regularized_calibration.comparisons(gone)} == {1.0}  # the worst there is
+    assert {c.difference for c in regularized_loss.comparisons(gone)} == {None}  # of a loss there is none
 
 
 def test_each_regularizer_has_its_own_strength_and_no_strength_is_no_edge():
@@ -226,14 +247,14 @@ def test_each_regularizer_has_its_own_strength_and_no_strength_is_no_edge():
 
 def test_noise_helps_where_some_size_is_better_than_the_whole_set():
     rows = made_up(strengths({"batch": 0.8, "whole": 0.8}, ghost={16: 0.02}))
-    assert verdict(noise_helps, rows).word == "supported here"
+    assert verdict(noise_helps, rows).word == "supported"
     assert "ghost 16" in noise_helps.comparisons(rows)[0].chosen[0]
     alike = made_up(strengths({"batch": 0.8, "whole": 0.8}, ghost={4: -0.1}))
-    assert verdict(noise_helps, alike).word == "contradicted here"
+    assert verdict(noise_helps, alike).word == "negligible"
     least = made_up(strengths({"batch": 0.8, "whole": 0.8}, ghost={128: 0.02}))
-    assert verdict(noise_helps, least).word == "supported here"  # the whole batch is no edge
+    assert verdict(noise_helps, least).word == "supported"  # the whole batch is no edge
     most = made_up(strengths({"batch": 0.8, "whole": 0.8}, ghost={4: 0.02}))
-    assert verdict(noise_helps, most).word == "inconclusive"  # more noise might help more
+    assert verdict(noise_helps, most).word == "open"  # more noise might help more
 
 
 def test_the_need_for_dropout_is_what_it_still_gains():
@@ -248,10 +269,10 @@ def test_the_need_for_dropout_is_what_it_still_gains():
     small, _ = need_for_dropout.comparisons(rows)
     assert small.arms == ("dropout without BN", "dropout with BN")
     assert small.a[3] == pytest.approx(0.02) and small.b[3] == pytest.approx(0.004)
-    assert verdict(need_for_dropout, rows).word == "supported here"
-    assert verdict(need_for_dropout, made_up(accuracy(0.004, 0.02))).word == "contradicted here"
-    assert verdict(need_for_dropout, made_up(accuracy(0.02, 0.02))).word == "contradicted here"
-    assert verdict(need_for_dropout, made_up(accuracy(-0.02, -0.02))).word == "contradicted here"  # none is chosen
+    assert verdict(need_for_dropout, rows).word == "supported"
+    assert verdict(need_for_dropout, made_up(accuracy(0.004, 0.02))).word == "contradicted"
+    assert verdict(need_for_dropout, made_up(accuracy(0.02, 0.02))).word == "negligible"
+    assert verdict(need_for_dropout, made_up(accuracy(-0.02, -0.02))).word == "negligible"  # none is chosen
 
 
 def test_figures_are_drawn_from_full_and_from_quick_grids_and_with_a_diverged_run():

@@ -17,9 +17,11 @@ import pytest
 
 from bnbook import experiments
 from bnbook.experiments import __main__ as command
-from bnbook.experiments import claims
+from bnbook.experiments import claims, policy
 from bnbook.experiments.engine import bits, experiment, runs
+from bnbook.experiments.engine.experiment import everywhere
 from bnbook.experiments.engine.rows import ResultsError, Rows
+from bnbook.experiments.engine.words import is_factor
 from bnbook.provenance import provenance
 
 ROOT = Path(__file__).parents[3]
@@ -244,7 +246,7 @@ def test_the_schema(tmp_path, change, message):
     assert found is message is None or message in found
 
 
-UNDER_WAY = ("conv_depth", "full_size")
+UNDER_WAY = ("conv_depth", "conv_speed", "full_size")  # a claim on the rows of one of these is under way, too
 
 
 @pytest.mark.parametrize("name", experiments.names() + experiments.study_names())
@@ -252,9 +254,9 @@ def test_the_committed_results_are_whole(name):
     """No damage, no stale rows, none outside the grid; of all that are not under way, no planned run is missing."""
     study = experiment.find(experiment.find(name).rows_of)
     found = experiment.inventory(study, study.file())
-    assert found.rows and found.warnings(study, study.file()) == []
+    assert found.warnings(study, study.file()) == []
     whole = not found.missing and (study.plan(study.file()) or not study.confirm)
-    assert whole != (name in UNDER_WAY)
+    assert whole != (study.name in UNDER_WAY) and (found.rows or not whole)
 
 
 # --- experiments ------------------------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ def test_an_experiment_is_one_file(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN, encoding="utf-8")
     answer = tell("list", BNBOOK_EXPERIMENTS=str(tmp_path))
     assert answer.returncode == 1 and "_shared" not in answer.stdout
-    assert "BROKEN: the experiment 'broken' must define CLAIM, SOURCE, DATASET" in answer.stdout
+    assert "BROKEN: the experiment 'broken' must define CLAIM, FOLKLORE, SOURCE, DATASET" in answer.stdout
     assert "new " in answer.stdout
     answer = tell("run", "new", "--results", tmp_path, "--seeds", "1", BNBOOK_EXPERIMENTS=str(tmp_path))
     assert answer.returncode == 0 and len(Rows(tmp_path / "new.jsonl").read().rows) == 6
@@ -281,15 +283,18 @@ def test_constants_left_out_have_the_values_that_the_package_says():
     tiny = experiment.find("tiny")
     left_out = {
         "METRIC": "test_accuracy",
-        "DELTA": 0.005,
+        "EFFECT": "points of test accuracy",
+        "SIZE": 0.0,
+        "SCOPE": "",
         "CHANCE": 0.1,
-        "NEEDS_MORE": True,
+        "NEEDS_MORE": False,
         "FACTOR": "the condition",
     }
     assert {word: getattr(tiny, word.lower()) for word in left_out} == left_out
+    assert tiny.delta == policy.POINTS.delta == 0.005 and "    DELTA = POINTS.delta " in experiments.__doc__
     assert tiny.seeds == 3  # its own
     for word, value in (left_out | {"SEEDS": experiment.Experiment.seeds}).items():
-        assert f"    {word} = {json.dumps(value).replace('true', 'True')} " in experiments.__doc__
+        assert f"    {word} = {json.dumps(value).replace('false', 'False')} " in experiments.__doc__
     for word in experiment.NEEDED[experiment.Experiment]:
         assert word in experiments.__doc__
 
@@ -346,13 +351,44 @@ print({"numpy", "torch", "scipy", "matplotlib", "joblib", "distributed", "tqdm"}
     )
 
 
+@pytest.mark.parametrize("name", experiment.names())
+def test_every_claim_says_what_it_is_worth_and_what_its_source_speaks_of(name):
+    """δ is the policy's for the unit, and a source that names a setting has the conditions within it marked."""
+    claim = experiment.find(name)
+    factor = is_factor(claim.metric)
+    ends = {"accuracy": policy.POINTS, "loss": policy.LOSS, "calibration_error": policy.CALIBRATION}
+    sizes = [size for word, size in ends.items() if claim.metric.endswith(word)]
+    assert claim.delta in [size.delta for size in sizes or policy.POLICY.values() if factor != (size in sizes)]
+    assert factor == claim.effect.startswith("times") and bool(claim.scope) == (claim.in_scope is not everywhere)
+    assert claim.size == 0 or claim.size > claim.delta
+    assert claim.folklore != claim.claim and claim.folklore.endswith(".")
+
+
+def test_the_quotation_is_judged_where_it_speaks_of_and_the_folklore_everywhere(tmp_path, tiny, monkeypatch):
+    rows = run(tmp_path)
+    found = experiments.judge(rows)
+    assert found.quoted == dataclasses.replace(found, quoted=None)  # the source names no setting
+    monkeypatch.setattr(tiny, "in_scope", lambda comparison: False, raising=False)
+    assert experiments.judge(rows).quoted is None
+
+    def twice(rows, of_tiny=tiny.comparisons):
+        (one,) = of_tiny(rows)
+        return [one, dataclasses.replace(one, name="swapped", a=one.b, b=one.a, correct=None)]
+
+    monkeypatch.setattr(tiny, "comparisons", twice)
+    monkeypatch.setattr(tiny, "in_scope", lambda comparison: comparison.name == "swapped")
+    found = experiments.judge(rows)
+    assert list(found.quoted.outcomes) == ["swapped"] and len(found.outcomes) == 2
+    assert found.quoted.outcomes["swapped"] == found.outcomes["swapped"]
+
+
 # --- the pages and the command ----------------------------------------------------------------------------------------
 
 
 def test_the_verdict_needs_all_planned_runs(tmp_path, tiny, monkeypatch):
     run(tmp_path, seeds=(0, 1))
     found = experiments.judge(experiments.load("tiny", tmp_path))
-    assert found.word == "inconclusive" and "6 of the 18 planned runs are missing" in found.sentence
+    assert found.word == "open" and "6 of the 18 planned runs are missing" in found.sentence
     rows = run(tmp_path)
     assert "minus that of 'without BN'" in experiments.judge(rows).sentence
     monkeypatch.setattr(tiny, "DELTA", -1, raising=False)
@@ -416,7 +452,7 @@ def test_studies_are_listed_apart_and_shown_without_a_verdict(tmp_path, capsys):
     assert command.main(["show", "numpy_cnn"]) == 0
     shown = capsys.readouterr().out
     assert "36 runs, their time was not recorded" in shown and "with BN     0.003      3" in shown
-    assert "claim" not in shown.lower() and "inconclusive" not in shown.lower()
+    assert "claim" not in shown.lower() and "open" not in shown.lower()
     assert command.main(["show", "numpy_cnn", "--figure", str(tmp_path / "f.png")]) == 1
     assert "--figure needs an experiment with a claim, numpy_cnn is a study" in capsys.readouterr().err
     with pytest.raises(ValueError, match="with a claim, 'numpy_cnn' is a study"):
@@ -438,7 +474,7 @@ def test_show_names_what_is_not_as_planned(tmp_path, tiny, capsys, monkeypatch):
     assert command.main(["show", "tiny", *folder]) == 0
     told = capsys.readouterr().out
     assert "AT THE EDGE of its grid: lr" in told and "4 planned runs are missing" in told
-    assert "Inconclusive: 4 of the 12 planned runs are missing." in told
+    assert "Open: 4 of the 12 planned runs are missing." in told
     (tmp_path / "tiny.jsonl").write_text("\n".join(lines(tmp_path)[:-1]) + "\n", encoding="utf-8")
     assert command.main(["show", "tiny", *folder]) == 0
     assert "No comparison yet: lr 0.1 has no row of seed 1" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_it_can_stop_at_the_plan(tmp_path, tiny, capsys):
     rows, planned = experiments.load("tiny", tmp_path), plan.load(tmp_path / "tiny.jsonl", 1)
     said = capsys.readouterr().out
     assert f"18 rows, {2 * planned.seeds} missing" in said and f"planned: {planned.seeds} fresh seeds of 2" in said
-    assert len(rows) == 18 and experiments.judge(rows).sentence.startswith("Inconclusive: the chosen settings have not")
+    assert len(rows) == 18 and experiments.judge(rows).sentence.startswith("Open: the chosen settings have not")
     before = plan.file(tmp_path / "tiny.jsonl").read_bytes()
     assert __main__.main(["run", "tiny", "--results", str(tmp_path)]) == 0
     assert "0 missing" in capsys.readouterr().out

@@ -10,7 +10,9 @@ from scipy import stats
 
 from bnbook.experiments import Choice, Comparison, Incomplete, best, compare, select, verdict
 from bnbook.experiments.engine.bits import pack_bits
-from bnbook.experiments.engine.words import amount
+from bnbook.experiments.engine.multiple import contrast
+from bnbook.experiments.engine.verdict import against, outcome
+from bnbook.experiments.engine.words import OUTCOMES, amount
 
 ARMS = ("with BN", "without BN")
 
@@ -22,12 +24,15 @@ def condition(name: str, *differences: float | None, **more) -> Comparison:
     return Comparison(name, a, b, ARMS, **more)
 
 
-# Five differences with these intervals, in points: [1.6, 2.4], [−2.4, −1.6], [−0.2, 0.2], [−0.3, 1.3], [0.1, 0.4]
+# Five differences with these intervals, in points: [1.6, 2.4], [−2.4, −1.6], [−0.2, 0.2], [−0.3, 1.3], [0.1, 0.4],
+# [0.2, 1.0], [−1, 5]
 ABOVE = (0.017, 0.018, 0.020, 0.022, 0.023)
 BELOW = tuple(-d for d in ABOVE)
 ZERO = (-0.0015, -0.001, 0.0, 0.001, 0.0015)
 WIDE = (-0.003, 0.002, 0.005, 0.008, 0.013)
-SMALL = tuple(0.0025 + d for d in ZERO)
+SMALL = tuple(0.0025 - d for d in ZERO)
+SOME = tuple(0.006 + 2 * d for d in ZERO)
+VAST = (-0.01, 0.005, 0.02, 0.035, 0.05)
 
 
 def judge(*conditions: Comparison, **more):
@@ -99,6 +104,70 @@ def test_the_bootstrap_draws_images_in_pairs():
     assert Comparison("c", compared.a, compared.b).over_images() is None
 
 
+# --- the outcome of a condition ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (0.6, 0.9, "supported"),
+        (0.500001, 9, "supported"),
+        (0.5, 0.9, "direction known, size open"),  # a border belongs to neither side
+        (0.1, 0.9, "direction known, size open"),
+        (0.1, 0.5, "direction known, size open"),
+        (1e-6, 0.499999, "smaller than claimed"),
+        (0.1, 0.4, "smaller than claimed"),
+        (0, 0.4, "negligible"),
+        (-0.4, 0.4, "negligible"),
+        (-0.4, -0.1, "negligible"),
+        (-0.499999, 0.499999, "negligible"),
+        (-0.5, 0.4, "open"),
+        (-0.4, 0.5, "open"),
+        (0, 0.6, "open"),
+        (-0.9, 0.9, "open"),
+        (-0.9, 0, "open"),
+        (-0.9, -1e-6, "direction known, size open"),
+        (-0.9, -0.5, "direction known, size open"),
+        (-9, -0.500001, "reversed"),
+        (0.7, 0.7, "supported"),
+        (0, 0, "negligible"),
+    ],
+)
+def test_the_outcome_of_every_interval_and_border(low, high, said):
+    assert outcome(low, high, 0.5) == said
+    if said in ("negligible", "open"):  # these know no direction; of the others the other side has its own word
+        assert outcome(-high, -low, 0.5) in ("negligible", "open", "smaller than claimed")
+
+
+def test_every_interval_has_one_outcome_and_each_is_what_its_words_say():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for low, high in np.sort(rng.normal(0, 1, (2000, 2))):
+        seen.add(said := outcome(low, high, 0.5))
+        assert (said == "supported") == (low > 0.5) and (said == "reversed") == (high < -0.5)
+        assert (said == "smaller than claimed") == (0 < low and high < 0.5)
+        assert (said == "negligible") == (-0.5 < low <= 0 and high < 0.5)
+        assert (said == "open") == (low <= 0 <= high and (low <= -0.5 or high >= 0.5))
+    assert seen == set(OUTCOMES)
+
+
+def test_without_a_smallest_effect_only_the_sign_counts():
+    assert outcome(0.1, 0.2, 0) == "supported" and outcome(-0.2, -0.1, 0) == "reversed"
+    assert outcome(-0.1, 0.1, 0) == "open"
+
+
+@pytest.mark.parametrize("low, high, delta", [(1, 0, 0.5), (math.nan, 1, 0.5), (0, 1, -0.1), (0, 1, math.nan)])
+def test_what_is_no_interval_or_no_size_has_no_outcome(low, high, delta):
+    with pytest.raises(ValueError, match="must be"):
+        outcome(low, high, delta)
+
+
+def test_a_size_that_a_source_names_is_reached_excluded_or_open():
+    assert [against(*ends, 1.0) for ends in ((1.1, 2), (0.5, 0.9), (0.5, 1.0), (0.9, 1.1))] == [
+        "above", "below", "open", "open",
+    ]  # fmt: skip
+
+
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +178,8 @@ def test_the_made_up_conditions_are_what_they_are_called():
         (ZERO, -0.002, 0.002),
         (WIDE, -0.003, 0.013),
         (SMALL, 0.0005, 0.0045),
+        (SOME, 0.002, 0.010),
+        (VAST, -0.02, 0.06),
     ):
         found = condition("c", *differences).difference
         assert low - 0.001 < found.low < found.high < high + 0.001
@@ -117,35 +188,56 @@ def test_the_made_up_conditions_are_what_they_are_called():
 @pytest.mark.parametrize(
     "conditions, more, word",
     [
-        ([ABOVE], {}, "supported here"),
-        ([ABOVE, ABOVE], {}, "supported here"),
-        ([BELOW], {}, "contradicted here"),
-        ([BELOW, BELOW], {"needs_more": False}, "contradicted here"),
-        ([ZERO], {}, "contradicted here"),
-        ([SMALL], {}, "contradicted here"),
-        ([ZERO], {"needs_more": False}, "inconclusive"),
-        ([SMALL], {"needs_more": False}, "inconclusive"),
-        ([BELOW, ZERO], {}, "contradicted here"),
-        ([BELOW, ZERO], {"needs_more": False}, "depends on the initialization"),  # −2 is not 0
+        ([ABOVE], {}, "supported"),
+        ([ABOVE, ABOVE], {}, "supported"),
+        ([BELOW], {}, "contradicted"),
+        ([BELOW, BELOW], {}, "contradicted"),
+        ([ZERO], {}, "negligible"),
+        ([ZERO], {"needs_more": True}, "contradicted"),
+        ([SMALL], {}, "smaller than claimed"),
+        ([SMALL], {"needs_more": True}, "contradicted"),
+        ([SMALL, ZERO], {}, "negligible"),
+        ([BELOW, ZERO], {"needs_more": True}, "contradicted"),
+        ([BELOW, ZERO], {}, "depends on the initialization"),  # −2 is not 0
         ([ABOVE, BELOW], {}, "depends on the initialization"),
         ([ABOVE, ZERO], {}, "depends on the initialization"),
-        ([ABOVE, ZERO], {"needs_more": False}, "depends on the initialization"),
-        ([WIDE], {}, "inconclusive"),
-        ([WIDE, WIDE], {}, "inconclusive"),
-        ([ZERO, WIDE], {}, "inconclusive"),  # the intervals overlap: the two may be the same
-        ([ABOVE, WIDE], {}, "depends on the initialization"),  # 1.6 and more is not 1.3 and less
-        ([ABOVE, (-0.01, 0.005, 0.02, 0.035, 0.05)], {}, "inconclusive"),
+        ([SOME], {}, "direction known, size open"),
+        ([SOME, SOME], {}, "direction known, size open"),
+        ([SOME, SMALL], {}, "direction known, size open"),  # the two may be the same
+        ([SOME, tuple(-d for d in SOME)], {}, "depends on the initialization"),
+        ([WIDE], {}, "open"),
+        ([WIDE, WIDE], {}, "open"),
+        ([WIDE, WIDE], {"needs_more": True}, "open"),
+        ([ZERO, WIDE], {}, "open"),
+        ([ABOVE, WIDE], {}, "depends on the initialization"),
+        ([ABOVE, VAST], {}, "open"),
         ([ABOVE, WIDE, BELOW], {}, "depends on the initialization"),
     ],
 )
-def test_every_outcome(conditions, more, word):
+def test_every_word(conditions, more, word):
     named = [condition(f"condition {i}", *differences) for i, differences in enumerate(conditions)]
     found = judge(*named, factor="the initialization", **more)
     assert found.word == word
     assert found.sentence.lower().startswith(word) and found.sentence.endswith(".")
-    assert set(found.outcomes) == {c.name for c in named}
+    assert found.outcomes == {c.name: outcome(c.difference.low, c.difference.high, 0.005) for c in named}
     for c in named:  # every condition, with its numbers
         assert f"{c.name} ({amount(c.difference.mean, c.metric)} [" in found.sentence
+
+
+def test_it_depends_only_where_a_direct_contrast_survives_holm():
+    """Intervals that do not overlap are not asked for; many pairs ask for more."""
+    rng = np.random.default_rng(2)
+    common = rng.normal(0, 0.02, 8)  # of a seed, in both conditions: intervals are wide, their difference is not
+    one, other = common + 0.03, common + 0.009 + rng.normal(0, 0.002, 8)
+    pair = [condition("one", *one), condition("other", *other)]
+    assert pair[0].difference.low < pair[1].difference.high
+    assert judge(*pair, planned=8).word == "depends on the condition"
+    noisy = [condition("a", *ABOVE), condition("b", -0.01, 0.0, 0.001, 0.004, 0.012)]
+    p = contrast(*noisy)
+    assert 0.001 < p < 0.05 and judge(*noisy).word == "depends on the condition"
+    alike = [condition(f"c{i}", -0.01, 0.0, 0.001, 0.004, 0.012) for i in range(12)]
+    assert judge(noisy[0], *alike).word == "open" and p * 78 > 0.05  # pairs of 13 conditions
+    assert judge(noisy[0], *alike[:5]).word == "depends on the condition" and p * 15 < 0.05
 
 
 FACTORS = "the optimizer", "the start", "the depth"
@@ -159,7 +251,7 @@ FACTORS = "the optimizer", "the start", "the depth"
         ({"aax": ABOVE, "aay": BELOW, "abx": ZERO, "bax": BELOW}, "depends on the optimizer, the start and the depth"),
         ({"aax": ABOVE, "bbx": ZERO}, "depends on the optimizer, the start and the depth"),  # nobody knows which
         ({"aax": ABOVE, "bax": WIDE, "bby": BELOW}, "depends on the optimizer"),
-        ({"aax": ABOVE, "abx": (-0.01, 0.005, 0.02, 0.035, 0.05)}, "inconclusive"),
+        ({"aax": ABOVE, "abx": VAST}, "open"),
     ],
 )
 def test_of_several_factors_it_names_those_that_matter(conditions, word):
@@ -176,38 +268,55 @@ def test_a_condition_without_a_level_for_each_factor_is_refused():
 
 
 def test_the_sentence_names_arms_numbers_and_seeds():
-    found = judge(condition("default init", *ABOVE), condition("He init", *ZERO), factor="the initialization")
+    found = judge(condition("default weights", *ABOVE), condition("He weights", *ZERO), factor="the initialization")
     assert found.sentence == (
         "Depends on the initialization: test accuracy of 'with BN' minus that of 'without BN' is "
-        "above δ = 0.50 points with default init (+2.00 points [+1.68, +2.32]); "
-        "below δ = 0.50 points, less than the claim needs, with He init (+0.00 points [−0.16, +0.16]) "
+        "above δ = 0.50 points with default weights (+2.00 points [+1.68, +2.32]); "
+        "within δ = 0.50 points with He weights (+0.00 points [−0.16, +0.16]) "
         "(5 paired seeds, 95 % intervals)."
     )
-    assert found.outcomes == {"default init": "supported here", "He init": "contradicted here"}
+    assert found.outcomes == {"default weights": "supported", "He weights": "negligible"}
     assert "below −δ = −0.50 points with" in judge(condition("c", *BELOW)).sentence
+    assert "above 0, but below δ = 0.50 points, with" in judge(condition("c", *SMALL)).sentence
+    less = [condition("a", *SOME), condition("b", *(-d for d in SOME))]
+    assert "above 0, by more or less than δ = 0.50 points, with a (" in judge(*less).sentence
+    assert "; below 0, by more or less than δ = 0.50 points, with b (" in judge(*less).sentence
 
 
 def test_the_unit_is_that_of_the_metric():
-    wide = Comparison("c", {0: 3.0, 1: 3.2}, {0: 1.0, 1: 1.1}, ARMS, metric="log_rate_range")
-    assert "log rate range of 'with BN' minus that of 'without BN'" in verdict([wide], 0.5).sentence
+    wide = Comparison("c", {0: 3.0, 1: 3.2}, {0: 1.0, 1: 1.1}, ARMS, metric="loss_in_nats")
+    assert "loss in nats of 'with BN' minus that of 'without BN'" in verdict([wide], 0.5).sentence
     assert "δ = 0.5 with c (+2.05 [" in verdict([wide], 0.5).sentence
     assert amount(-0.0123, "val_accuracy") == "−1.23 points" and amount(-1e-9, "accuracy") == "+0.00 points"
     assert amount(-0.0123, "loss") == "−0.0123"
 
 
+def test_powers_of_ten_are_said_as_factors():
+    half = math.log10(2)
+    faster = Comparison("c", {0: half, 1: half + 0.01}, {0: 0.0, 1: 0.0}, ARMS, metric="log10_of_the_speed")
+    found = verdict([faster], 0.1)
+    assert found.sentence.startswith(
+        "Supported: speed of 'with BN' over that of 'without BN' is above δ = 1.3 times with c (2 times [1.7, 2.3])"
+    )
+    slower = Comparison("c", faster.b, faster.a, ARMS, metric="evenness_in_decades")
+    assert "evenness of 'with BN' over that of 'without BN' is below 0.79 times with" in verdict([slower], 0.1).sentence
+    said = {0.0: "1", 1.234: "17", 2.1: "130", -2.0: "0.01", 24.25: "1.8·10²⁴", -6.2756: "5.3·10⁻⁷", 4.9999: "1.0·10⁵"}
+    for power, text in said.items():
+        assert amount(power, "log10 of the best rate") == f"{text} times"
+
+
 def test_delta_counts_and_its_boundary_belongs_to_neither_side():
     half_a_point = Comparison("c", dict.fromkeys(range(5), 0.875), dict.fromkeys(range(5), 0.87), ARMS)
     assert half_a_point.difference.low > 0.005  # by rounding
-    assert judge(half_a_point).word == "inconclusive"
-    assert judge(condition("c", *(-d for d in [0.005] * 5)), needs_more=False).word == "inconclusive"
-    assert verdict([half_a_point], 0.0049, planned=5).word == "supported here"
-    assert verdict([half_a_point], 0.0051, planned=5).word == "contradicted here"
+    assert judge(half_a_point).word == "direction known, size open"
+    assert verdict([half_a_point], 0.0049, planned=5).word == "supported"
+    assert verdict([half_a_point], 0.0051, planned=5).word == "smaller than claimed"
     found = condition("c", *ABOVE)
-    assert verdict([found], found.difference.low - 1e-6, planned=5).word == "supported here"
-    assert verdict([found], found.difference.low + 1e-6, planned=5).word == "inconclusive"
-    assert verdict([found], found.difference.high - 1e-6, planned=5).word == "inconclusive"
-    assert verdict([found], found.difference.high + 1e-6, planned=5).word == "contradicted here"
-    assert verdict([condition("c", *SMALL)], 0).word == "supported here"
+    assert verdict([found], found.difference.low - 1e-6, planned=5).word == "supported"
+    assert verdict([found], found.difference.low + 1e-6, planned=5).word == "direction known, size open"
+    assert verdict([found], found.difference.high - 1e-6, planned=5).word == "direction known, size open"
+    assert verdict([found], found.difference.high + 1e-6, planned=5).word == "smaller than claimed"
+    assert verdict([condition("c", *SMALL)], 0).word == "supported"
 
 
 @pytest.mark.parametrize(
@@ -221,12 +330,13 @@ def test_delta_counts_and_its_boundary_belongs_to_neither_side():
         (condition("He", *ABOVE, edges=("lr of 'with BN'",)), "the best lr of 'with BN' lies at the edge of its grid"),
     ],
 )
-def test_there_is_no_verdict_when_something_is_missing(broken, reason):
-    """Whatever the other conditions say."""
-    for conditions in ([broken], [condition("default", *ABOVE), broken]):
-        found = judge(*conditions)
-        assert found.word == "inconclusive" and reason in found.sentence
-        assert set(found.outcomes.values()) == {"inconclusive"}
+def test_a_condition_that_lacks_something_is_open_and_so_is_the_claim(broken, reason):
+    for others in ([], [condition("default", *ABOVE)]):
+        found = judge(*others, broken)
+        assert found.word == "open" and reason in found.sentence
+        assert found.outcomes == {**{c.name: "supported" for c in others}, "He": "open"}
+    apart = judge(condition("default", *ABOVE), condition("small", *BELOW), broken)
+    assert apart.word == "depends on the condition" and reason in apart.sentence  # whatever the third will say
 
 
 def test_a_seed_without_its_partner_is_named_not_dropped():
@@ -234,7 +344,7 @@ def test_a_seed_without_its_partner_is_named_not_dropped():
     unpaired = Comparison("He", {**dict.fromkeys(range(5), 0.6), 8: 0.6}, b, ARMS)
     assert unpaired.unpaired == (5, 6, 8) and unpaired.seeds == (0, 1, 2, 3, 4)
     found = judge(unpaired)
-    assert found.word == "inconclusive" and "He: seeds 5, 6, 8 of one arm without the other" in found.sentence
+    assert found.word == "open" and "He: seeds 5, 6, 8 of one arm without the other" in found.sentence
 
 
 def test_diverged_runs_are_counted_in_the_sentence():
@@ -292,7 +402,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_flagged(scores, edge):
     b = best(rows_of({0.1: (0.1,) * 5, 0.3: (0.2,) * 5, 1.0: (0.1,) * 5}, "none"), "lr")
     compared = compare("c", choice, b, arms=ARMS, metric="val_accuracy")
     assert compared.edges == (("lr of 'with BN'",) if edge else ())
-    assert judge(compared).word == ("inconclusive" if edge else "supported here")
+    assert judge(compared).word == ("open" if edge else "supported")
 
 
 def test_edges_of_grids_of_several_names_and_with_natural_ends():

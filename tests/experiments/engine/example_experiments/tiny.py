@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 QUESTION = "Does batch normalization help softmax regression on 64 images?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
+FOLKLORE = "With batch normalization you can raise the learning rate."
 SOURCE = "ioffe2015batch"
 CHAPTER, VERSION, STEPS = 11, int(os.environ.get("TINY_VERSION", "1")), 8
 DATASET, NETWORK = "Fashion-MNIST, 64 images", "softmax regression"

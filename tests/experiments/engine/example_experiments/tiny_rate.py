@@ -8,6 +8,7 @@ from bnbook.experiments import Comparison, best, select
 
 QUESTION = "Is the best rate of softmax regression higher with batch normalization?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
+FOLKLORE = "With batch normalization you can raise the learning rate."
 SOURCE = "ioffe2015batch"
 CHAPTER, ROWS = 11, "tiny"
 METRIC, DELTA = "best_rate", 0.5

@@ -1,0 +1,118 @@
+"""Whether batch normalization makes the training of convolutional networks faster, from the rows of `conv_speed`.
+
+As in the paper, the mark is set by the network without: how many updates does either need to come where it ends?
+Between two budgets the accuracy is interpolated along the logarithm of the updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log10
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from .. import Comparison
+from ..policy import COST
+from . import conv_speed
+from .conv_speed import NORMS, at_best_rate, budgets, places
+from .conv_speed import in_scope as in_scope
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTION = "How many times fewer updates does a convolutional network need for the same accuracy with BN?"
+CLAIM, SOURCE = conv_speed.CLAIM, conv_speed.SOURCE
+FOLKLORE = "It makes the training of convolutional networks faster."
+CHAPTER, ROWS = 11, "conv_speed"
+METRIC = "log10_of_the_speed"  # speed: one over the number of updates
+EFFECT = "times fewer updates"
+DELTA = COST.delta
+SIZE, NEEDS_MORE = log10(14), True  # "14 times fewer training steps"
+SCOPE = conv_speed.SCOPE
+FACTOR = conv_speed.FACTOR
+
+MARGIN = 0.01  # of the mark below the mean accuracy at the end, so that noise seldom keeps a seed from it
+
+
+def needed(accuracy: Sequence[float], steps: Sequence[int], mark: float) -> float:
+    """Updates until the accuracy reaches the mark: at least the least budget; if it never does, twice the largest.
+
+    Args:
+        accuracy: after each budget.
+        steps: the budgets, the least first.
+    """
+    if accuracy[0] >= mark:
+        return float(steps[0])
+    for i in range(1, len(steps)):
+        if accuracy[i] >= mark:
+            share = (mark - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+            return float(steps[i - 1] * (steps[i] / steps[i - 1]) ** share)
+    return 2.0 * steps[-1]
+
+
+def mark(rows: Sequence[dict], network: str, optimizer: str, norm: str) -> float:
+    """The accuracy to be reached: where that network ends after the longest training in the pilot, less a margin."""
+    return max(at_best_rate(rows, network, optimizer, norm, budgets(rows)[-1]).means.values()) - MARGIN
+
+
+def speeds(rows: Sequence[dict], network: str, optimizer: str, norm: str, goal: float) -> dict[int, float]:
+    """By seed, the decimal logarithm of one over the updates that are needed."""
+    steps = budgets(rows)
+    curves: dict[int, list[float]] = {}
+    for budget in steps:
+        for row in at_best_rate(rows, network, optimizer, norm, budget).rows:
+            curves.setdefault(row["seed"], []).append(0.1 if row["diverged"] else row["val_accuracy"])
+    return {seed: -log10(needed(curve, steps, goal)) for seed, curve in curves.items()}
+
+
+def comparisons(rows: list[dict]) -> list[Comparison]:
+    """Speed with BN minus without in powers of ten, each at its own best rate for every budget."""
+    result = []
+    for place in places(rows):
+        for norm in NORMS:
+            if norm == "batch":
+                continue
+            goal = mark(rows, *place, norm)
+            arms = {
+                name: [at_best_rate(rows, *place, name, steps) for steps in budgets(rows)] for name in ("batch", norm)
+            }
+            names = {"batch": "with BN", norm: "without BN"}
+            result.append(
+                Comparison(
+                    f"{place[0]}, {place[1]}, against {NORMS[norm]}",
+                    *(speeds(rows, *place, name, goal) for name in arms),
+                    arms=tuple(names.values()),
+                    metric=METRIC,
+                    edges=tuple(
+                        f"lr of {names[name]!r} after {choice.rows[0]['setting']['steps']} updates"
+                        for name, choices in arms.items()
+                        for choice in choices
+                        if choice.edge
+                    ),
+                    diverged=tuple(sum(r["diverged"] for c in choices for r in c.rows) for choices in arms.values()),
+                    levels=(*place, norm),
+                    settings=tuple(choice.rows[0]["setting"] for choices in arms.values() for choice in choices),
+                )
+            )
+    return result
+
+
+def figure(rows: list[dict]) -> Figure:
+    """How many times fewer updates are needed with BN, in every condition; dots are seeds, bars 95 % intervals."""
+    import matplotlib.pyplot as plt
+
+    from ... import plotting
+
+    found = comparisons(rows)
+    picture, ax = plt.subplots(figsize=(6.4, 0.4 * len(found) + 1.0))
+    for at, comparison in enumerate(found):
+        factors = [10 ** (comparison.a[seed] - comparison.b[seed]) for seed in comparison.seeds]
+        ax.plot(factors, [at - 0.15] * len(factors), "o", ms=3.5, alpha=0.6, color=plotting.GREEN)
+        if comparison.difference.low is not None:
+            ax.plot([10**comparison.difference.low, 10**comparison.difference.high], [at + 0.15] * 2, color="k", lw=2)
+        ax.plot(10 ** fmean(map(log10, factors)), at + 0.15, "D", ms=5, color="k")
+    ax.axvline(1, color="k", lw=0.8)
+    ax.set(xscale="log", xlabel="times fewer updates")
+    ax.set_yticks(range(len(found)), [comparison.name for comparison in found], fontsize=9)
+    ax.invert_yaxis()
+    return picture
