@@ -85,7 +85,7 @@ def figure(rows: list[dict]) -> Figure:
             ax.plot(steps, curves.T, color=color, lw=0.7, alpha=0.5)
             ax.plot(steps, curves.mean(axis=0), color=color, label=arm)
         ax.axhline(mark(rows, optimizer, init), color="k", ls=":", lw=1)
-        ax.set(title=words(optimizer, init), ylim=(0.6, 0.9))
+        ax.set(title=f"{optimizer}\n{INITS[init]}", ylim=(0.6, 0.9))
         ax.title.set_fontsize(10)
     for ax in axes[-1]:
         ax.set_xlabel("updates")

@@ -143,7 +143,7 @@ def figure(rows: list[dict]) -> Figure:
     figure, axes = plt.subplots(1, len(STARTS), figsize=(6.4, 3.6), sharey=True)
     depths = sorted({row["setting"]["depth"] for row in rows})
     styles = {"default": "--", "he": "-", "xavier": "-", TWICE_HE: ":"}
-    names = {"default": "PyTorch's default", "he": "He or Glorot", TWICE_HE: "twice He"}
+    names = {"default": "default weights", "he": "He or Xavier weights", TWICE_HE: "twice He's"}
     for ax, (activation, inits) in zip(axes, STARTS.items(), strict=True):
         for arm, color in zip(ARMS.values(), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True):
             for init in inits:

@@ -120,8 +120,8 @@ def figure(rows: list[dict]) -> Figure:
 
     small, xavier = INITS
     panels = {
-        f"{INITS[small]}, both at the rate 0.1": [select(rows, init=small, norm=n, lr=0.1) for n in NORMS.values()],
-        f"{INITS[xavier]}, each at its best rate": [at_best_rate(rows, xavier, n).rows for n in NORMS.values()],
+        f"{INITS[small]},\nboth at the rate 0.1": [select(rows, init=small, norm=n, lr=0.1) for n in NORMS.values()],
+        f"{INITS[xavier]},\neach at its best rate": [at_best_rate(rows, xavier, n).rows for n in NORMS.values()],
     }
     picture, axes = plt.subplots(1, 2, figsize=(6.4, 3.3), sharey=True)
     for ax, (title, arms) in zip(axes, panels.items(), strict=True):
