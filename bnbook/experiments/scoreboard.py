@@ -367,7 +367,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.13  # inches
+LINE = 0.12  # inches
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
@@ -384,6 +384,7 @@ def forest(rows: Sequence[Row]) -> Figure:
     Behind each interval lies the band from −δ to δ. Rows that have no verdict yet are left out.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.transforms import blended_transform_factory
 
     from .. import plotting
 
@@ -400,15 +401,16 @@ def forest(rows: Sequence[Row]) -> Figure:
         y, ticks = 0, []
         for row in group:
             y += 1
-            ax.text(
-                -0.62,
-                y,
+            title = ax.text(
+                0.01,
+                y - 0.2,
                 f"{row.title}: {row.word}",
-                transform=ax.get_yaxis_transform(),
+                transform=blended_transform_factory(picture.transFigure, ax.transData),
                 size=8.5,
                 weight="bold",
                 va="center",
             )
+            title.set_in_layout(False)  # it may reach over the axes, which would else be made narrow for it
             for comparison in row.comparisons:
                 y += 1
                 _line(ax, y, row, comparison)
