@@ -253,6 +253,21 @@ def test_sidebar_toggles(site: Path, browser: Browser, width: int) -> None:
     page.context.close()
 
 
+def test_the_scoreboard_answers_on_its_first_screen_and_folds_the_rest(site: Path, browser: Browser) -> None:
+    page = open_page(browser, site / "book/18_scoreboard.html", Visit())
+    rows = page.locator("article table").first.locator("tbody tr")
+    boxes = [box for row in rows.all() if (box := row.bounding_box())]
+    assert sum(box["y"] + box["height"] <= 800 for box in boxes) >= 10  # of a screen of 1280x800
+    assert "ResNet" in rows.first.inner_text()
+    assert page.evaluate("document.documentElement.scrollHeight") <= 12_000
+    fold = page.locator("article details:has(> summary)").filter(has_text="As repeated").first
+    table = fold.locator("table")
+    assert not table.is_visible()
+    fold.locator("summary").click()
+    assert table.is_visible()
+    page.context.close()
+
+
 def test_the_site_opens_at_the_book(site: Path, browser: Browser) -> None:
     page = open_page(browser, site / "index.html", Visit())
     page.wait_for_url("**/book/index.html")
