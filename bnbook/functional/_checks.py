@@ -54,6 +54,12 @@ def check_grad(grad_y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> N
         raise TypeError(f"grad_y must be {dtype} like the output, got {grad_y.dtype}")
 
 
+def check_cache(cache: object, kind: type, name: str) -> None:
+    """Refuse anything but a cache of the function `name`, whose caches are of a `kind` of their own."""
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must be the cache that {name} returned, got {type(cache).__name__}")
+
+
 def check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -173,7 +179,8 @@ def float_arrays(*names: str) -> Callable:
 
     The first argument is an array of floats; every argument in `names` is None or an array of the same dtype. float16
     is computed in float32 and the results are rounded to float16 once, at the end; arguments that the function
-    updates in place (running statistics) receive their rounded new values.
+    updates in place (running statistics) receive their rounded new values. A cache stays in float32 and is marked
+    `half`.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -208,9 +215,30 @@ def float_arrays(*names: str) -> Callable:
     return decorate
 
 
+def backward_of(name: str, kind: type) -> Callable:
+    """Decorate the backward function of the function `name` with the same rule.
+
+    grad_y is an array of the dtype of the output, and the cache one of the `kind` that only `name` returns.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def checked(grad_y, cache, **options):
+            check_float_array("grad_y", grad_y)
+            check_cache(cache, kind, name)
+            if not cache.half:  # the function compares the dtypes
+                return function(grad_y, cache, **options)
+            check_dtype("grad_y", grad_y, "the output", np.dtype(np.float16))
+            return _to_half(function(grad_y.astype(np.float32), cache, **options))
+
+        return checked
+
+    return decorate
+
+
 def _to_half(result):
     if isinstance(result, np.ndarray | np.float32):
         return result.astype(np.float16)
     if type(result) is tuple:
         return tuple(None if part is None else _to_half(part) for part in result)
-    return result  # a cache stays as it was computed
+    return result._replace(half=True)  # a cache stays as it was computed

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_grad, check_ndim, float_arrays, pair
+from ._checks import backward_of, check_grad, check_ndim, float_arrays, pair
 from ._mask import kept
 from .convolution import pad
 
@@ -25,6 +25,7 @@ class MaxPool2dCache(NamedTuple):
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
+    half: bool = False
 
 
 @float_arrays()
@@ -72,7 +73,7 @@ def max_pool2d(
     return y, MaxPool2dCache(across, down, x.shape, y.shape, x.dtype, (kh, kw), (sh, sw), (ph, pw))
 
 
-@float_arrays()
+@backward_of("max_pool2d", MaxPool2dCache)
 def max_pool2d_backward(grad_y: Array, cache: MaxPool2dCache) -> Array:
     """grad_x: every upstream gradient goes to the value that was the maximum; overlapping windows add up."""
     check_grad(grad_y, cache.y_shape, cache.dtype)

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..functional._checks import check_float_array, check_shape
+from ..functional._checks import check_dtype, check_shape
 from .module import Array, Module
 
 
@@ -93,11 +93,11 @@ class Flatten(Module):
     def forward(self, x: Array) -> Array:
         if not isinstance(x, np.ndarray) or x.ndim < 2:
             raise ValueError(f"x must be an array (N, *), got {getattr(x, 'shape', type(x).__name__)}")
-        self._cache = x.shape
+        self._cache = x.shape, x.dtype
         return x.reshape(x.shape[0], prod(x.shape[1:]))
 
     def backward(self, grad_y: Array) -> Array:
-        n, *rest = self._saved()
-        check_float_array("grad_y", grad_y)
+        (n, *rest), dtype = self._saved()
+        check_dtype("grad_y", grad_y, "the output", dtype)
         check_shape("grad_y", grad_y, (n, prod(rest)), "the shape of the output")
         return grad_y.reshape(n, *rest)

@@ -646,6 +646,8 @@ def test_flatten_is_that_of_torch_for_any_memory():
         layer(x)
         with pytest.raises(ValueError, match=r"grad_y has shape .*, expected \(4, 30\)"):
             layer.backward(np.ones(shape))
+    with pytest.raises(TypeError, match="grad_y must be float64 like the output, got float32"):
+        layer.backward(np.ones((4, 30), np.float32))
     for wrong in (np.ones(3), [[1.0]], None):
         with pytest.raises((ValueError, TypeError), match="x must be"):
             nn.Flatten()(wrong)
