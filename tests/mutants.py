@@ -503,6 +503,14 @@ MUTANTS = (
         "functional.pooling",
     ),
     _n(
+        "padding is as good as −∞",
+        "[_window(axis, i, 1, 1)] = True",
+        "[_window(axis, i, 1, 1)] |= False",
+        f"{POOLING}::test_the_gradient_of_a_window_of_infinities_goes_to_its_first_value",
+        "the gradient of a window of −∞ goes to the padding, where it is lost",
+        "functional.pooling",
+    ),
+    _n(
         "pooling returns a view",
         'return y.copy(order="K") if kernel == 1 else y, beats',
         "return y, beats",
