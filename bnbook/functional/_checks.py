@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+AXES = 31  # at most so many: NumPy 1.26 holds one more, into which `group_norm` splits the channels
 
 
 def check_float_array(name: str, value: object) -> None:
@@ -115,6 +116,7 @@ def check_normalized_shape(x, normalized_shape, weight, bias, eps) -> tuple[int,
     """Check the arguments of `layer_norm` and `rms_norm`; return the averaged axes."""
     shape = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
     shape = tuple(check_integer("normalized_shape", n, at_least=0) for n in shape)
+    _check_axes(x)
     if not shape:
         raise ValueError("normalized_shape must name at least one axis, got ()")
     if x.shape[-len(shape) :] != shape:
@@ -126,7 +128,8 @@ def check_normalized_shape(x, normalized_shape, weight, bias, eps) -> tuple[int,
 
 def check_group_norm(x, num_groups, weight, bias, eps) -> int:
     """Check the arguments of `group_norm`; return the number of groups as a plain integer."""
-    check_ndim("x", x, range(2, 17), "(N, C) or (N, C, *)")
+    _check_axes(x)
+    check_ndim("x", x, range(2, AXES + 1), "(N, C) or (N, C, *)")
     groups, channels = check_integer("num_groups", num_groups, at_least=1), x.shape[1]
     if channels % groups:
         raise ValueError(f"num_groups must divide the {channels} channels of x, got {groups}")
@@ -141,6 +144,11 @@ def check_affine(weight: np.ndarray | None, bias: np.ndarray | None, shape: tupl
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             check_shape(name, value, shape, why)
+
+
+def _check_axes(x) -> None:
+    if x.ndim > AXES:
+        raise ValueError(f"x has {x.ndim} axes, expected at most {AXES}")
 
 
 def _check_statistics(x, running_mean, running_var, training: bool) -> None:
@@ -205,9 +213,10 @@ def float_arrays(*names: str) -> Callable:
                 if given.get(name) is not None:
                     wide[name].flags.writeable = given[name].flags.writeable
             result = function(**wide)
-            for name in names:
-                if name.startswith("running_") and given.get(name) is not None and given[name].flags.writeable:
-                    given[name][...] = wide[name]
+            with np.errstate(over="ignore"):  # a statistic that float16 cannot hold becomes ∞, as in torch
+                for name in names:
+                    if name.startswith("running_") and given.get(name) is not None and given[name].flags.writeable:
+                        given[name][...] = wide[name]
             return _to_half(result)
 
         return checked

@@ -61,7 +61,7 @@ def layer_norm(
     so training and evaluation are the same function.
 
     Args:
-        x: any shape that ends in `normalized_shape`.
+        x: any shape that ends in `normalized_shape`, of at most 31 axes.
         normalized_shape: an integer or a tuple.
         weight, bias: γ and β, of shape `normalized_shape`, or None.
         eps: ε ≥ 0.
@@ -103,7 +103,7 @@ def group_norm(
     The formula of `batch_norm` with μ and σ² over C / num_groups channels and all positions of one example.
 
     Args:
-        x: (N, C) or (N, C, *), with C divisible by `num_groups`.
+        x: (N, C) or (N, C, *) of at most 31 axes, with C divisible by `num_groups`.
         num_groups: 1 takes all channels together, C takes each alone (`instance_norm`).
         weight, bias: γ and β, (C,), or None.
         eps: ε ≥ 0.
@@ -194,10 +194,11 @@ def rms_norm(
     $$ y = \gamma\,\frac{x}{\sqrt{\tfrac1m\sum x^2+\varepsilon}} $$
 
     Args:
-        x: any shape that ends in `normalized_shape`.
+        x: any shape that ends in `normalized_shape`, of at most 31 axes.
         normalized_shape: an integer or a tuple.
         weight: γ, of shape `normalized_shape`, or None.
-        eps: ε ≥ 0; None means the machine epsilon of x's dtype, as in torch.
+        eps: ε ≥ 0; None means, as in torch, the machine epsilon of the dtype in which it is computed: for float16 that
+            of float32, else that of x's dtype.
 
     Returns:
         y and the cache for `rms_norm_backward`.
