@@ -642,7 +642,7 @@ MUTANTS = (
     ),
     _n(
         "mode ignored by the layer",
-        "training=self.training or not self.track_running_stats",
+        "training=self.training or self.running_mean is None",
         "training=True",
         f"{MODULES}::test_evaluation_changes_no_state_and_does_not_look_at_the_batch",
         "eval() has no effect",

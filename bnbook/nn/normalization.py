@@ -180,7 +180,8 @@ class InstanceNorm1d(_InstanceNorm):
         eps: as in `BatchNorm1d`.
         momentum: weight of the new value in the running statistics; None means 0, as in torch: they never move. There
             is no cumulative average, since batches are not counted.
-        affine, track_running_stats: as in `BatchNorm1d`, but off by default, as in torch.
+        affine, track_running_stats: as in `BatchNorm1d`, but off by default, as in torch. Running statistics that are
+            there move in training also where `track_running_stats` is set to False later, as in torch.
         dtype: of parameters and statistics.
     """
 
