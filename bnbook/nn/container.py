@@ -80,6 +80,16 @@ class Sequential(Module):
         return "Sequential(\n" + "".join(f"  ({name}): {layer!r}\n" for name, layer in self.named_children()) + ")"
 
 
+def is_row(model: object, kind: type = Sequential) -> bool:
+    """A Sequential (or what is one elsewhere), or a class made of it that calls its layers in the same way."""
+    same = ("forward", "backward", "__call__", "__iter__", "__reversed__")
+    return (
+        isinstance(model, kind)
+        and not vars(model).keys() & {"forward", "backward"}
+        and all(getattr(type(model), name, None) is getattr(kind, name, None) for name in same)
+    )
+
+
 def check_once(places: Iterable[tuple[str, Module]], seen: set[int]) -> None:
     """Refuse a layer that has been seen, by its place."""
     for place, module in places:
