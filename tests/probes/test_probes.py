@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import OrderedDict
+from contextlib import nullcontext
 
 import matplotlib
 import numpy as np
@@ -593,6 +594,41 @@ def test_entries_line_up_with_the_passes():
         **{"a always": "xxxxxxx", "a odd": "-x-x-x-", "a ": "xxxxxxx"},
         **{"g always": "xxxx---", "g odd": "-x-x---", "g ": "xxxx---"},
     }
+
+
+@needs_torch
+def test_a_part_called_outside_of_a_pass_is_not_recorded():
+    """Before, between and after passes, also after one that raised: every list has one entry per pass."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.bn, self.act = torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU()
+
+        def forward(self, x, stop=False):
+            h = self.fc(x)
+            if stop:
+                raise ZeroDivisionError
+            return self.act(self.bn(h))
+
+    model, (x, _) = Model().double(), batch()
+    what = ("activations", "gradients", "batch_statistics", "running_statistics", "dead_units")
+    with probes.Recorder(model, what) as recorder:
+        for stop in (False, True, False):
+            for _ in range(2):
+                model.act(model.bn(model.fc(x))).sum().backward()
+            with nullcontext() if not stop else pytest.raises(ZeroDivisionError):
+                model(x, stop).sum().backward()
+        model.fc(x)
+        again = torch.utils.checkpoint.checkpoint(model, x.clone().requires_grad_(), use_reentrant=True)
+        again.sum().backward()  # which runs the model again
+    lists = {(name, layer): entries for name in what for layer, entries in getattr(recorder, name).items()}
+    reached = {"fc": "xxxx", "bn": "x-xx", "act": "x-xx"}
+    for (name, layer), entries in lists.items():
+        if name != "gradients":
+            assert "".join("-" if e is None else "x" for e in entries) == reached[layer], (name, layer)
+        assert len(entries) == 4, (name, layer)
+    assert {layer for _, layer in lists} == set(reached)
 
 
 @needs_torch
