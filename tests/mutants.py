@@ -504,6 +504,14 @@ MUTANTS = (
         "functional.pooling",
     ),
     _n(
+        "padding is as good as −∞",
+        "[_window(axis, i, 1, 1)] = True",
+        "[_window(axis, i, 1, 1)] |= False",
+        f"{POOLING}::test_the_gradient_of_a_window_of_infinities_goes_to_its_first_value",
+        "the gradient of a window of −∞ goes to the padding, where it is lost",
+        "functional.pooling",
+    ),
+    _n(
         "pooling returns a view",
         'return y.copy(order="K") if kernel == 1 else y, beats',
         "return y, beats",
@@ -635,7 +643,7 @@ MUTANTS = (
     ),
     _n(
         "mode ignored by the layer",
-        "training=self.training or not self.track_running_stats",
+        "training=self.training or self.running_mean is None",
         "training=True",
         f"{MODULES}::test_evaluation_changes_no_state_and_does_not_look_at_the_batch",
         "eval() has no effect",

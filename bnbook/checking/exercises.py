@@ -106,10 +106,13 @@ def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "
         array = np.asarray(got, dtype=expected.dtype if expected.dtype.kind in "fc" else None)
     except (TypeError, ValueError):
         raise Wrong(f"{what} should be an array of shape {expected.shape}, got {type(got).__name__}.") from None
+    if array.dtype.kind not in "biufc":
+        raise Wrong(f"{what} should be an array of numbers, got dtype {array.dtype}.")
     if array.shape != expected.shape:
         raise Wrong(f"{what} should have shape {expected.shape}, got {array.shape}. {hint}".rstrip())
     scale = max(float(np.max(np.abs(expected), initial=0)), 1e-12)
-    if not (np.isfinite(array).all() and np.max(np.abs(array - expected), initial=0) <= tol * scale):
+    difference = array ^ expected if array.dtype == expected.dtype == bool else np.abs(array - expected)
+    if not (np.isfinite(array).all() and np.max(difference, initial=0) <= tol * scale):
         raise Wrong(f"{what} is {_short(array)}, expected {_short(expected)}. {hint}".rstrip())
 
 

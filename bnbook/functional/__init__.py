@@ -2,7 +2,8 @@
 
 Every `name(...)` returns `(y, cache)`; `name_backward(grad_y, cache)` returns the gradient of the input, followed by
 those of the parameters in argument order (None where a parameter was None); of a loss grad_y
-defaults to 1. Inputs are never modified, except running statistics in training. Large arrays are normalized in as many
+defaults to 1. grad_y has the shape and the dtype of y, and a backward function takes the caches of its own function
+alone. Inputs are never modified, except running statistics in training. Large arrays are normalized in as many
 threads as `OMP_NUM_THREADS` says when this is imported, else in one a processor; the numbers are the same bit by bit.
 """
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 
 import numpy as np
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+AXES = 31  # at most so many: NumPy 1.26 holds one more, into which `group_norm` splits the channels
 
 
 def check_float_array(name: str, value: object) -> None:
@@ -54,6 +55,12 @@ def check_grad(grad_y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> N
         raise TypeError(f"grad_y must be {dtype} like the output, got {grad_y.dtype}")
 
 
+def check_cache(cache: object, kind: type, name: str) -> None:
+    """Refuse anything but a cache of the function `name`, whose caches are of a `kind` of their own."""
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must be the cache that {name} returned, got {type(cache).__name__}")
+
+
 def check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -76,6 +83,11 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value}")
     return int(value)
+
+
+def check_one_of(name: str, value: object, accepted: Collection[str]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
 def pair(name: str, value: object, *, at_least: int) -> tuple[int, int]:
@@ -109,6 +121,7 @@ def check_normalized_shape(x, normalized_shape, weight, bias, eps) -> tuple[int,
     """Check the arguments of `layer_norm` and `rms_norm`; return the averaged axes."""
     shape = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
     shape = tuple(check_integer("normalized_shape", n, at_least=0) for n in shape)
+    _check_axes(x)
     if not shape:
         raise ValueError("normalized_shape must name at least one axis, got ()")
     if x.shape[-len(shape) :] != shape:
@@ -120,7 +133,8 @@ def check_normalized_shape(x, normalized_shape, weight, bias, eps) -> tuple[int,
 
 def check_group_norm(x, num_groups, weight, bias, eps) -> int:
     """Check the arguments of `group_norm`; return the number of groups as a plain integer."""
-    check_ndim("x", x, range(2, 17), "(N, C) or (N, C, *)")
+    _check_axes(x)
+    check_ndim("x", x, range(2, AXES + 1), "(N, C) or (N, C, *)")
     groups, channels = check_integer("num_groups", num_groups, at_least=1), x.shape[1]
     if channels % groups:
         raise ValueError(f"num_groups must divide the {channels} channels of x, got {groups}")
@@ -135,6 +149,11 @@ def check_affine(weight: np.ndarray | None, bias: np.ndarray | None, shape: tupl
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             check_shape(name, value, shape, why)
+
+
+def _check_axes(x) -> None:
+    if x.ndim > AXES:
+        raise ValueError(f"x has {x.ndim} axes, expected at most {AXES}")
 
 
 def _check_statistics(x, running_mean, running_var, training: bool) -> None:
@@ -173,7 +192,8 @@ def float_arrays(*names: str) -> Callable:
 
     The first argument is an array of floats; every argument in `names` is None or an array of the same dtype. float16
     is computed in float32 and the results are rounded to float16 once, at the end; arguments that the function
-    updates in place (running statistics) receive their rounded new values.
+    updates in place (running statistics) receive their rounded new values. A cache stays in float32 and is marked
+    `half`.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -198,10 +218,32 @@ def float_arrays(*names: str) -> Callable:
                 if given.get(name) is not None:
                     wide[name].flags.writeable = given[name].flags.writeable
             result = function(**wide)
-            for name in names:
-                if name.startswith("running_") and given.get(name) is not None and given[name].flags.writeable:
-                    given[name][...] = wide[name]
+            with np.errstate(over="ignore"):  # a statistic that float16 cannot hold becomes ∞, as in torch
+                for name in names:
+                    if name.startswith("running_") and given.get(name) is not None and given[name].flags.writeable:
+                        given[name][...] = wide[name]
             return _to_half(result)
+
+        return checked
+
+    return decorate
+
+
+def backward_of(name: str, kind: type) -> Callable:
+    """Decorate the backward function of the function `name` with the same rule.
+
+    grad_y is an array of the dtype of the output, and the cache one of the `kind` that only `name` returns.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def checked(grad_y, cache, **options):
+            check_float_array("grad_y", grad_y)
+            check_cache(cache, kind, name)
+            if not cache.half:  # the function compares the dtypes
+                return function(grad_y, cache, **options)
+            check_dtype("grad_y", grad_y, "the output", np.dtype(np.float16))
+            return _to_half(function(grad_y.astype(np.float32), cache, **options))
 
         return checked
 
@@ -213,4 +255,4 @@ def _to_half(result):
         return result.astype(np.float16)
     if type(result) is tuple:
         return tuple(None if part is None else _to_half(part) for part in result)
-    return result  # a cache stays as it was computed
+    return result._replace(half=True)  # a cache stays as it was computed

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from math import prod
+from string import ascii_letters
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,9 @@ def count(x: Array, axes: tuple[int, ...]) -> int:
 def total(axes: tuple[int, ...], *operands: Array) -> Array:
     """Σ of an array, or of the product of two, over `axes`, which are kept with length 1. Float64.
 
-    `einsum` reads each operand once, in any memory order, and makes no temporary for the product.
+    `einsum` reads each operand once, in any memory order, and makes no temporary for the product: it adds up the last
+    of the axes, as many as hold RUN values at most. Where the last one alone is longer it adds nothing up: the product
+    is then a temporary, and all its values are added in float64.
     """
     subscripts, outer, shape = _plan(operands[0].shape, axes, len(operands))
     return np.einsum(subscripts, *operands).sum(axis=outer, dtype=np.float64).reshape(shape)
@@ -43,7 +46,7 @@ def _plan(shape: tuple[int, ...], axes: tuple[int, ...], operands: int) -> tuple
     inner = list(axes)
     while inner and prod(shape[a] for a in inner) > RUN:
         inner.pop(0)
-    letters = "abcdefghijklmnop"[: len(shape)]
+    letters = ascii_letters[: len(shape)]
     kept = [a for a in range(len(shape)) if a not in inner]
     subscripts = ",".join([letters] * operands) + "->" + "".join(letters[a] for a in kept)
     outer = tuple(i for i, a in enumerate(kept) if a in axes)

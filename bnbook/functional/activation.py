@@ -6,59 +6,75 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_grad, check_integer, float_arrays
+from ._checks import backward_of, check_grad, check_integer, float_arrays
 from ._mask import kept
 
 Array = np.ndarray
 
 
 class ActivationCache(NamedTuple):
+    """`half`: the output was rounded to float16 (in every cache of this package)."""
+
     y: Array
+    half: bool = False
+
+
+class ReLUCache(ActivationCache):
+    """Of `relu`."""
+
+
+class SigmoidCache(ActivationCache):
+    """Of `sigmoid`."""
+
+
+class TanhCache(ActivationCache):
+    """Of `tanh`."""
 
 
 class SoftmaxCache(NamedTuple):
     y: Array
     dim: int
+    half: bool = False
 
 
 @float_arrays()
-def relu(x: Array) -> tuple[Array, ActivationCache]:
+def relu(x: Array) -> tuple[Array, ReLUCache]:
     """max(x, 0), elementwise."""
     y = np.clip(x, 0, np.inf)  # three times faster than np.maximum(x, 0), whose scalar operand leaves the SIMD path
-    return y, ActivationCache(y)
+    return y, ReLUCache(y)
 
 
-@float_arrays()
-def relu_backward(grad_y: Array, cache: ActivationCache) -> Array:
+@backward_of("relu", ReLUCache)
+def relu_backward(grad_y: Array, cache: ReLUCache) -> Array:
     """g where the output is not 0, else 0: the derivative at 0 is taken to be 0, and that at nan 1, as in torch."""
     check_grad(grad_y, cache.y.shape, cache.y.dtype)
     return kept(grad_y, cache.y != 0)
 
 
 @float_arrays()
-def sigmoid(x: Array) -> tuple[Array, ActivationCache]:
+def sigmoid(x: Array) -> tuple[Array, SigmoidCache]:
     r"""$1/(1+e^{-x})$, computed from $e^{-|x|}$, which cannot overflow."""
     z = np.exp(-np.abs(x))
     y = np.where(x >= 0, 1, z).astype(x.dtype) / (1 + z)
-    return y, ActivationCache(y)
+    return y, SigmoidCache(y)
 
 
-@float_arrays()
-def sigmoid_backward(grad_y: Array, cache: ActivationCache) -> Array:
+@backward_of("sigmoid", SigmoidCache)
+def sigmoid_backward(grad_y: Array, cache: SigmoidCache) -> Array:
     """g · y · (1 − y)."""
     check_grad(grad_y, cache.y.shape, cache.y.dtype)
     return grad_y * cache.y * (1 - cache.y)
 
 
 @float_arrays()
-def tanh(x: Array) -> tuple[Array, ActivationCache]:
+def tanh(x: Array) -> tuple[Array, TanhCache]:
     """The hyperbolic tangent, elementwise."""
     y = np.tanh(x)
-    return y, ActivationCache(y)
+    return y, TanhCache(y)
 
 
-@float_arrays()
-def tanh_backward(grad_y: Array, cache: ActivationCache) -> Array:
+@backward_of("tanh", TanhCache)
+def tanh_backward(grad_y: Array, cache: TanhCache) -> Array:
     """g · (1 − y²)."""
     check_grad(grad_y, cache.y.shape, cache.y.dtype)
     return grad_y * (1 - cache.y * cache.y)
@@ -79,9 +95,9 @@ def softmax(x: Array, dim: int = -1) -> tuple[Array, SoftmaxCache]:
     return y, SoftmaxCache(y, dim)
 
 
-@float_arrays()
+@backward_of("softmax", SoftmaxCache)
 def softmax_backward(grad_y: Array, cache: SoftmaxCache) -> Array:
     """y · (g − Σ g y), the sum along `dim`."""
-    y, dim = cache
+    y, dim, _ = cache
     check_grad(grad_y, y.shape, y.dtype)
     return y * (grad_y - (grad_y * y).sum(axis=dim, keepdims=True))

@@ -10,10 +10,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_batch_norm, check_grad, float_arrays
+from ._checks import backward_of, check_batch_norm, check_grad, float_arrays
 from ._reduce import count, inv_sqrt, minus, moments, per_channel, residual, scale_and_shift, totals
 
 Array = np.ndarray
+
+
+class NormCache(NamedTuple):
+    r"""What the backward pass of a normalization needs, in the symbols of the derivation.
+
+    `xc` is $x-\mu$ (for `rms_norm` $x$ itself), in the shape in which `axes` are the averaged ones; `inv_std` is
+    $1/\sqrt{\sigma^2+\varepsilon}$ and `weight` is $\gamma$, both shaped to broadcast against `xc`.
+    `half`: the output was rounded to float16. Every function has a kind of its own, which its backward alone accepts.
+    """
+
+    xc: Array
+    inv_std: Array
+    weight: Array | None
+    has_bias: bool
+    axes: tuple[int, ...]
+    training: bool = True
+    centered: bool = True
+    shape: tuple[int, ...] = ()
+    half: bool = False
+
+    @property
+    def x_hat(self) -> Array:
+        r"""$\hat x = (x-\mu)/\sqrt{\sigma^2+\varepsilon}$, in the shape of x."""
+        return (self.xc * self.inv_std.astype(self.xc.dtype)).reshape(self.shape)
+
+
+class BatchNormCache(NormCache):
+    """Of `batch_norm`."""
 
 
 @float_arrays("running_mean", "running_var", "weight", "bias")
@@ -26,7 +54,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> tuple[Array, NormCache]:
+) -> tuple[Array, BatchNormCache]:
     r"""Normalize every channel by the mean and the variance of its m values.
 
     $$ y = \gamma\,\frac{x-\mu}{\sqrt{\sigma^2+\varepsilon}} + \beta,\qquad
@@ -67,11 +95,11 @@ def batch_norm(
         xc = minus(x, mean)
     inv_std = inv_sqrt(var, eps)  # 1/√(σ² + ε)
     y = scale_and_shift(xc, inv_std, weight, bias)  # γ x̂ + β, where x̂ is xc · inv_std
-    return y, NormCache(xc, inv_std, weight, bias is not None, axes, training, shape=x.shape)
+    return y, BatchNormCache(xc, inv_std, weight, bias is not None, axes, training, shape=x.shape)
 
 
-@float_arrays()
-def batch_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | None, Array | None]:
+@backward_of("batch_norm", BatchNormCache)
+def batch_norm_backward(grad_y: Array, cache: BatchNormCache) -> tuple[Array, Array | None, Array | None]:
     r"""Gradients of `batch_norm`.
 
     $$ \frac{\partial L}{\partial\beta}=\sum g,\qquad \frac{\partial L}{\partial\gamma}=\sum g\,\hat x,\qquad
@@ -88,7 +116,8 @@ def batch_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array |
         (grad_x, grad_weight, grad_bias), the last two None where the parameter was None.
 
     Raises:
-        ValueError: grad_y has not the shape of y. TypeError: it has another dtype.
+        ValueError: grad_y has not the shape of y.
+        TypeError: grad_y has another dtype than y; cache is another thing, or that of another function.
 
     Source: Ioffe & Szegedy (2015), section 3, with the three paths of the derivation collected into one expression.
     """
@@ -115,25 +144,3 @@ def update(running_mean: Array, running_var: Array, mean: Array, var: Array, m: 
     with np.errstate(over="ignore"):  # a variance that its dtype cannot hold becomes ∞, as in torch
         running_mean[...] = (1 - momentum) * running_mean + momentum * mean.ravel()
         running_var[...] = (1 - momentum) * running_var + momentum * (var.ravel() * (m / (m - 1)))
-
-
-class NormCache(NamedTuple):
-    r"""What the backward pass of a normalization needs, in the symbols of the derivation.
-
-    `xc` is $x-\mu$ (for `rms_norm` $x$ itself), in the shape in which `axes` are the averaged ones; `inv_std` is
-    $1/\sqrt{\sigma^2+\varepsilon}$ and `weight` is $\gamma$, both shaped to broadcast against `xc`.
-    """
-
-    xc: Array
-    inv_std: Array
-    weight: Array | None
-    has_bias: bool
-    axes: tuple[int, ...]
-    training: bool = True
-    centered: bool = True
-    shape: tuple[int, ...] = ()
-
-    @property
-    def x_hat(self) -> Array:
-        r"""$\hat x = (x-\mu)/\sqrt{\sigma^2+\varepsilon}$, in the shape of x."""
-        return (self.xc * self.inv_std.astype(self.xc.dtype)).reshape(self.shape)

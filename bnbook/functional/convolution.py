@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ._checks import check_float_array, check_grad, check_ndim, check_shape, float_arrays, pair
+from ._checks import backward_of, check_float_array, check_grad, check_ndim, check_shape, float_arrays, pair
 
 Array = np.ndarray
 
@@ -22,6 +22,7 @@ class Conv2dCache(NamedTuple):
     y_shape: tuple[int, ...]
     stride: tuple[int, int]
     padding: tuple[int, int]
+    half: bool = False
 
 
 @float_arrays("weight", "bias")
@@ -85,7 +86,7 @@ def conv2d(
     return y, Conv2dCache(columns, weight, bias is not None, x.shape, y.shape, (sh, sw), (ph, pw))
 
 
-@float_arrays()
+@backward_of("conv2d", Conv2dCache)
 def conv2d_backward(
     grad_y: Array, cache: Conv2dCache, *, needs_input_grad: bool = True
 ) -> tuple[Array | None, Array, Array | None]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_float_array, check_grad, check_ndim, check_shape, float_arrays
+from ._checks import backward_of, check_float_array, check_grad, check_ndim, check_shape, float_arrays
 
 Array = np.ndarray
 
@@ -16,6 +16,7 @@ class LinearCache(NamedTuple):
     x: Array
     weight: Array
     has_bias: bool
+    half: bool = False
 
 
 @float_arrays("weight", "bias")
@@ -45,14 +46,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
     return y, LinearCache(x, weight, bias is not None)
 
 
-@float_arrays()
+@backward_of("linear", LinearCache)
 def linear_backward(grad_y: Array, cache: LinearCache) -> tuple[Array, Array, Array | None]:
     r"""(grad_x, grad_weight, grad_bias) = $(gW,\; g^\top x,\; \sum g)$, the sums over all examples.
 
     grad_x is computed as $(W^\top g^\top)^\top$, which leaves the examples innermost in memory: what comes before a
     convolutional network's first fully connected layer then runs over long contiguous rows.
     """
-    x, weight, has_bias = cache
+    x, weight, has_bias, _ = cache
     check_grad(grad_y, (*x.shape[:-1], weight.shape[0]), x.dtype)
     out_features, in_features = weight.shape
     examples = prod(x.shape[:-1])  # not −1, which no reshape can find where there is no feature

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_array, check_dtype, check_float_array, check_shape
+from ._checks import check_array, check_cache, check_dtype, check_float_array, check_shape
 
 Array = np.ndarray
 
@@ -69,8 +69,7 @@ def cross_entropy_backward(grad_y: Array | float = 1.0, cache: CrossEntropyCache
     Raises:
         ValueError: grad_y has not the shape of the loss. TypeError: it has another dtype; cache is another thing.
     """
-    if not isinstance(cache, CrossEntropyCache):
-        raise TypeError(f"cache must be what cross_entropy returned, got {type(cache).__name__}")
+    check_cache(cache, CrossEntropyCache, "cross_entropy")
     log_p, target, reduction, dtype = cache
     if isinstance(grad_y, int | float | np.number):
         g = np.full(target.shape if reduction == "none" else (), grad_y, dtype=log_p.dtype)

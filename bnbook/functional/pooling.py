@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_grad, check_ndim, float_arrays, pair
+from ._checks import backward_of, check_grad, check_ndim, float_arrays, pair
 from ._mask import kept
 from .convolution import pad
 
@@ -25,6 +25,7 @@ class MaxPool2dCache(NamedTuple):
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
+    half: bool = False
 
 
 @float_arrays()
@@ -37,8 +38,8 @@ def max_pool2d(
     r"""The largest value of every window, as `torch.nn.functional.max_pool2d`.
 
     The maximum of a window is the maximum down its rows' maxima, so each axis is pooled alone. Where several values are
-    largest, the first one in reading order is taken, and it alone receives the gradient. A nan is larger than every
-    number, and the last one of a window is taken.
+    largest, the first one in reading order is taken, and it alone receives the gradient; never the padding, also where
+    all values are −∞. A nan is larger than every number, and the last one of a window is taken.
 
     Args:
         x: (N, C, H, W).
@@ -64,15 +65,15 @@ def max_pool2d(
     if kh > height or kw > width:
         raise ValueError(f"kernel_size is {kh}×{kw}, x with its padding is {height}×{width}")
     padded = pad(x, ph, pw, -np.inf)
-    rows, across = _max_along(padded, 3, kw, sw)
-    y, down = _max_along(rows, 2, kh, sh)
+    rows, across = _max_along(padded, 3, kw, sw, pw)
+    y, down = _max_along(rows, 2, kh, sh, ph)
     if np.isnan(y.max(initial=-np.inf)):  # asked once for all windows; then who beats whom is decided again
-        rows, across = _max_along(padded, 3, kw, sw, _greater_or_nan)
-        y, down = _max_along(rows, 2, kh, sh, _greater_or_nan)
+        rows, across = _max_along(padded, 3, kw, sw, pw, _greater_or_nan)
+        y, down = _max_along(rows, 2, kh, sh, ph, _greater_or_nan)
     return y, MaxPool2dCache(across, down, x.shape, y.shape, x.dtype, (kh, kw), (sh, sw), (ph, pw))
 
 
-@float_arrays()
+@backward_of("max_pool2d", MaxPool2dCache)
 def max_pool2d_backward(grad_y: Array, cache: MaxPool2dCache) -> Array:
     """grad_x: every upstream gradient goes to the value that was the maximum; overlapping windows add up."""
     check_grad(grad_y, cache.y_shape, cache.dtype)
@@ -90,7 +91,7 @@ def _window(axis: int, first: int, count: int, stride: int) -> tuple[slice, ...]
 
 
 def _max_along(
-    x: Array, axis: int, kernel: int, stride: int, is_larger: Callable = np.greater
+    x: Array, axis: int, kernel: int, stride: int, padding: int, is_larger: Callable = np.greater
 ) -> tuple[Array, list[Array]]:
     count = (x.shape[axis] - kernel) // stride + 1
     y, beats = x[_window(axis, 0, count, stride)], []
@@ -98,6 +99,8 @@ def _max_along(
         value = x[_window(axis, i, count, stride)]
         beats.append(is_larger(value, y))
         y = np.maximum(y, value)
+    for i in range(min(count, -(-padding // stride))):  # a window that begins in the padding: the first value beats it
+        beats[padding - i * stride - 1][_window(axis, i, 1, 1)] = True
     return y.copy(order="K") if kernel == 1 else y, beats  # never a view of the input
 
 

@@ -17,11 +17,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._checks import check_grad, check_group_norm, check_instance_norm, check_normalized_shape, float_arrays
+from ._checks import (
+    backward_of,
+    check_grad,
+    check_group_norm,
+    check_instance_norm,
+    check_normalized_shape,
+    float_arrays,
+)
 from ._reduce import count, inv_sqrt, minus, moments, per_channel, residual, scale_and_shift, total, totals
 from .batch_norm import NormCache, update
 
 Array = np.ndarray
+
+
+class LayerNormCache(NormCache):
+    """Of `layer_norm`."""
+
+
+class GroupNormCache(NormCache):
+    """Of `group_norm`."""
+
+
+class InstanceNormCache(NormCache):
+    """Of `instance_norm`."""
+
+
+class RMSNormCache(NormCache):
+    """Of `rms_norm`."""
 
 
 @float_arrays("weight", "bias")
@@ -31,14 +54,14 @@ def layer_norm(
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
-) -> tuple[Array, NormCache]:
+) -> tuple[Array, LayerNormCache]:
     r"""Normalize every example by the mean and the variance of its own features.
 
     The formula of `batch_norm` with μ and σ² over the last axes, those of `normalized_shape`; there is no batch in it,
     so training and evaluation are the same function.
 
     Args:
-        x: any shape that ends in `normalized_shape`.
+        x: any shape that ends in `normalized_shape`, of at most 31 axes.
         normalized_shape: an integer or a tuple.
         weight, bias: γ and β, of shape `normalized_shape`, or None.
         eps: ε ≥ 0.
@@ -52,11 +75,11 @@ def layer_norm(
     Source: Ba, Kiros & Hinton (2016), equation 3.
     """
     axes = check_normalized_shape(x, normalized_shape, weight, bias, eps)
-    return _normalize(x, weight, bias, axes, eps, x.shape)
+    return _normalize(LayerNormCache, x, weight, bias, axes, eps, x.shape)
 
 
-@float_arrays()
-def layer_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | None, Array | None]:
+@backward_of("layer_norm", LayerNormCache)
+def layer_norm_backward(grad_y: Array, cache: LayerNormCache) -> tuple[Array, Array | None, Array | None]:
     r"""Gradients of `layer_norm`: (grad_x, grad_weight, grad_bias).
 
     With $h = g\gamma$ and sums over the averaged axes,
@@ -74,13 +97,13 @@ def layer_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array |
 @float_arrays("weight", "bias")
 def group_norm(
     x: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
-) -> tuple[Array, NormCache]:
+) -> tuple[Array, GroupNormCache]:
     r"""Normalize every group of neighbouring channels of every example.
 
     The formula of `batch_norm` with μ and σ² over C / num_groups channels and all positions of one example.
 
     Args:
-        x: (N, C) or (N, C, *), with C divisible by `num_groups`.
+        x: (N, C) or (N, C, *) of at most 31 axes, with C divisible by `num_groups`.
         num_groups: 1 takes all channels together, C takes each alone (`instance_norm`).
         weight, bias: γ and β, (C,), or None.
         eps: ε ≥ 0.
@@ -98,11 +121,11 @@ def group_norm(
     split = x.reshape(n, groups, channels // groups, *positions)
     shared = (1, groups, channels // groups) + (1,) * len(positions)
     axes = tuple(range(2, split.ndim))
-    return _normalize(split, _reshape(weight, shared), _reshape(bias, shared), axes, eps, x.shape)
+    return _normalize(GroupNormCache, split, _reshape(weight, shared), _reshape(bias, shared), axes, eps, x.shape)
 
 
-@float_arrays()
-def group_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | None, Array | None]:
+@backward_of("group_norm", GroupNormCache)
+def group_norm_backward(grad_y: Array, cache: GroupNormCache) -> tuple[Array, Array | None, Array | None]:
     """Gradients of `group_norm`: (grad_x, grad_weight, grad_bias), by the formula of `layer_norm_backward`."""
     check_grad(grad_y, cache.shape, cache.xc.dtype)
     grad_x, grad_weight, grad_bias = _backward(grad_y.reshape(cache.xc.shape), cache, (0, *range(3, cache.xc.ndim)))
@@ -119,7 +142,7 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> tuple[Array, NormCache]:
+) -> tuple[Array, InstanceNormCache]:
     r"""Normalize every channel of every image by the mean and the variance over its positions.
 
     The formula of `batch_norm` with μ and σ² over the positions alone. Running statistics, where given, are updated in
@@ -152,11 +175,11 @@ def instance_norm(
         xc = minus(x, mean)
     inv_std = inv_sqrt(var, eps)
     y = scale_and_shift(xc, inv_std, weight, bias)
-    return y, NormCache(xc, inv_std, weight, bias is not None, axes, use_input_stats, shape=x.shape)
+    return y, InstanceNormCache(xc, inv_std, weight, bias is not None, axes, use_input_stats, shape=x.shape)
 
 
-@float_arrays()
-def instance_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | None, Array | None]:
+@backward_of("instance_norm", InstanceNormCache)
+def instance_norm_backward(grad_y: Array, cache: InstanceNormCache) -> tuple[Array, Array | None, Array | None]:
     """Gradients of `instance_norm`: (grad_x, grad_weight, grad_bias), by the formulas of `batch_norm_backward`."""
     grad_x, grad_weight, grad_bias = _backward(grad_y, cache, (0, *cache.axes))
     return grad_x, _ravel(grad_weight), _ravel(grad_bias)
@@ -165,16 +188,17 @@ def instance_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Arra
 @float_arrays("weight")
 def rms_norm(
     x: Array, normalized_shape: int | tuple[int, ...], weight: Array | None = None, eps: float | None = None
-) -> tuple[Array, NormCache]:
+) -> tuple[Array, RMSNormCache]:
     r"""Divide every example by the root of the mean square of its features.
 
     $$ y = \gamma\,\frac{x}{\sqrt{\tfrac1m\sum x^2+\varepsilon}} $$
 
     Args:
-        x: any shape that ends in `normalized_shape`.
+        x: any shape that ends in `normalized_shape`, of at most 31 axes.
         normalized_shape: an integer or a tuple.
         weight: γ, of shape `normalized_shape`, or None.
-        eps: ε ≥ 0; None means the machine epsilon of x's dtype, as in torch.
+        eps: ε ≥ 0; None means, as in torch, the machine epsilon of the dtype in which it is computed: for float16 that
+            of float32, else that of x's dtype.
 
     Returns:
         y and the cache for `rms_norm_backward`.
@@ -188,11 +212,11 @@ def rms_norm(
     axes = check_normalized_shape(x, normalized_shape, weight, None, eps)
     inv_rms = inv_sqrt(total(axes, x, x) / count(x, axes), eps)
     y = scale_and_shift(x, inv_rms, weight)
-    return y, NormCache(x, inv_rms, weight, False, axes, centered=False, shape=x.shape)
+    return y, RMSNormCache(x, inv_rms, weight, False, axes, centered=False, shape=x.shape)
 
 
-@float_arrays()
-def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | None]:
+@backward_of("rms_norm", RMSNormCache)
+def rms_norm_backward(grad_y: Array, cache: RMSNormCache) -> tuple[Array, Array | None]:
     r"""Gradients of `rms_norm`: (grad_x, grad_weight), those of `layer_norm_backward` without the path through μ."""
     grad_x, grad_weight, _ = _backward(grad_y, cache, tuple(range(cache.axes[0])))
     return grad_x, _reshape(grad_weight, cache.xc.shape[cache.axes[0] :])
@@ -202,13 +226,19 @@ def rms_norm_backward(grad_y: Array, cache: NormCache) -> tuple[Array, Array | N
 
 
 def _normalize(
-    x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, shape: tuple[int, ...]
+    kind: type[NormCache],
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    axes: tuple[int, ...],
+    eps: float,
+    shape: tuple[int, ...],
 ) -> tuple[Array, NormCache]:
-    """y and the cache, both for the x that had `shape` before its groups were split."""
+    """y and the cache of a kind, both for the x that had `shape` before its groups were split."""
     _, xc, var = moments(x, axes)
     inv_std = inv_sqrt(var, eps)
     y = scale_and_shift(xc, inv_std, weight, bias)
-    return y.reshape(shape), NormCache(xc, inv_std, weight, bias is not None, axes, shape=shape)
+    return y.reshape(shape), kind(xc, inv_std, weight, bias is not None, axes, shape=shape)
 
 
 def _backward(grad_y: Array, cache: NormCache, shared: tuple[int, ...]) -> tuple[Array, Array | None, Array | None]:

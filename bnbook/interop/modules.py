@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..nn.container import is_row
 from ..nn.module import to_array
 from .layers import OPTIONS, Layer, filled, kind_of, refusal
 
@@ -35,7 +36,7 @@ class Modules:
             self.layers.append(layer)
 
     def _leaves(self, model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        if not self._is_sequential(model):
+        if not is_row(model, self.library.Sequential):
             raise ValueError(
                 f"{type(model).__name__} is not a Sequential, so the order of its layers cannot be seen: put them into "
                 "a Sequential under the same names (the keys stay the same) and load the state dict there first"
@@ -44,20 +45,10 @@ class Modules:
         if len(children) != len(model):
             raise ValueError("a layer stands in two places of the Sequential: make a second one")
         for name, child in children:
-            if self._is_sequential(child):
+            if is_row(child, self.library.Sequential):
                 yield from self._leaves(child, f"{prefix}{name}.")
             elif kind_of(child, self.known, "forward") != "Identity":
                 yield prefix + name, child
-
-    def _is_sequential(self, model: Any) -> bool:
-        """A Sequential, or a class made of it that calls its layers in the same way."""
-        known, kind = self.library.Sequential, type(model)
-        same = ("forward", "backward", "__call__", "__iter__")
-        return (
-            isinstance(model, known)
-            and "forward" not in vars(model)
-            and all(getattr(kind, name, None) is getattr(known, name, None) for name in same)
-        )
 
     def _layer(self, name: str, module: Any) -> Layer:
         kind = kind_of(module, self.known, "forward")

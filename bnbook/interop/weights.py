@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from ..functional._checks import check_one_of
 from ..nn.module import to_array
 from .chains import Keras, Modules, open_model
 from .layers import LAYOUTS, WITH_ARRAYS, Layer
@@ -90,8 +91,8 @@ def load(model: Any, state: Mapping[str, Array], *, match: str = "name", setting
             infinity; a negative variance; two arrays for one of the model. All of a kind are named.
         TypeError: an array whose values the dtype of the model cannot hold, or a masked one.
     """
-    _one_of("match", match, ("name", "order"))
-    _one_of("settings", settings, ("check", "copy", "keep"))
+    check_one_of("match", match, ("name", "order"))
+    check_one_of("settings", settings, ("check", "copy", "keep"))
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be what bnbook.interop.state returns or a mapping, got {type(state).__name__}")
     target = open_model(model)
@@ -250,8 +251,3 @@ def _settings(pairs: list[tuple[Layer, Layer]], target: list[Layer], copy: bool)
 def _same(a: float | None, b: float | None) -> bool:
     """Equal but for the rounding of 1 − momentum."""
     return a is b if a is None or b is None else math.isclose(a, b, rel_tol=1e-9, abs_tol=2e-15)
-
-
-def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")

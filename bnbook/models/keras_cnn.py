@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import data
+from ..functional._checks import check_one_of
 
 keras = tf.keras
 tf.get_logger().setLevel("ERROR")  # or every fifth new network warns that a function was traced again
@@ -53,8 +54,7 @@ def cnn(
     Raises:
         ValueError: an unknown order.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}")
+    check_one_of("order", order, ORDERS)
     layers = keras.layers
     glorot = keras.initializers.GlorotUniform(None if seed is None else keras.random.SeedGenerator(seed))
     weights = {"kernel_initializer": glorot, "dtype": dtype}

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from ..functional._checks import check_integer, check_one_of
+
 NORMS = {
     "batch": (nn.BatchNorm2d, nn.BatchNorm1d),
     "none": (None, None),
@@ -29,15 +31,15 @@ def cnn(norm: str = "batch", *, order: str = "before_activation", image_size: in
             convolution as group normalization with one group); or "group", 8 groups.
         order: the normalization "before_activation", or "after_activation", as in a Keras network that has its ReLU
             inside of the convolution.
-        image_size: height and width of the images; the experiments use 14 as well, at a quarter of the cost.
+        image_size: height and width of the images, at least 4; the experiments use 14 as well, at a quarter of the
+            cost.
 
     Raises:
-        ValueError: an unknown norm or order.
+        ValueError: an unknown norm or order, or smaller images. TypeError: image_size is no integer.
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}")
+    check_one_of("norm", norm, NORMS)
+    check_one_of("order", order, ORDERS)
+    image_size = check_integer("image_size", image_size, at_least=4)  # which leaves one pixel to the pooling
     after_conv, after_fc = NORMS[norm]
     layers = OrderedDict(
         conv=nn.Conv2d(1, 32, 3),

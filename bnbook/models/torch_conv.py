@@ -15,7 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .torch_mlp import arranged, initialize, one_of
+from ..functional._checks import check_one_of
+from .torch_mlp import arranged, initialize
 
 # What follows a convolution; groups of one channel would be instance normalization.
 NORMS: dict[str, Callable[[int], nn.Module | None]] = {
@@ -57,7 +58,7 @@ def vgg(
     Raises:
         ValueError: an unknown name, or a width that does not fit the norm.
     """
-    one_of("norm", norm, NORMS)
+    check_one_of("norm", norm, NORMS)
     _check_width(width, norm)
     channels = (1, width, width, 2 * width, 2 * width, 4 * width, 4 * width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -91,7 +92,7 @@ def resnet(norm: str = "batch", *, depth: int = 20, width: int = 16, init: str |
     Raises:
         ValueError: an unknown name, a depth that is not 6n + 2, or a width that does not fit the norm.
     """
-    one_of("norm", norm, (*NORMS, *SCHEMES))
+    check_one_of("norm", norm, (*NORMS, *SCHEMES))
     _check_width(width, norm)
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth must be 6n + 2 with n from 1, as 8, 14, 20 or 56, got {depth}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 from torch import nn
+
+from ..functional._checks import check_one_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "linear": nn.Identity}
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
@@ -54,8 +56,8 @@ def mlp(
     Raises:
         ValueError: an unknown name.
     """
-    one_of("norm", norm, NORMS)
-    one_of("activation", activation, ACTIVATIONS)
+    check_one_of("norm", norm, NORMS)
+    check_one_of("activation", activation, ACTIVATIONS)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (before, width) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
         layers[f"fc{i}"] = nn.Linear(before, width)
@@ -73,8 +75,8 @@ def arranged(
     Raises:
         ValueError: an unknown placement or dropout_at.
     """
-    one_of("placement", placement, PLACEMENTS)
-    one_of("dropout_at", dropout_at, DROPOUT_PLACES)
+    check_one_of("placement", placement, PLACEMENTS)
+    check_one_of("dropout_at", dropout_at, DROPOUT_PLACES)
     normalize = [(f"bn{i}", norm)] if norm is not None else []
     act = [(f"act{i}", activation)]
     drop = [(f"drop{i}", nn.Dropout(dropout))] if dropout else []
@@ -123,7 +125,7 @@ def residual_mlp(
     Raises:
         ValueError: an unknown name, or an odd depth.
     """
-    one_of("norm", norm, (*NORMS, "skipinit"))
+    check_one_of("norm", norm, (*NORMS, "skipinit"))
     if depth < 2 or depth % 2:
         raise ValueError(f"depth must be even and at least 2, two layers a block, got {depth}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width))
@@ -152,9 +154,11 @@ def initialize(model: nn.Module, init: str | float) -> nn.Module:
         ValueError: an unknown name, or a number that is not positive.
     """
     if isinstance(init, str):
-        one_of("init", init, INITS)
+        check_one_of("init", init, INITS)
     elif not (math.isfinite(init) and init > 0):
-        raise ValueError(f"init must be one of {', '.join(INITS)} or a positive standard deviation, got {init!r}")
+        raise ValueError(
+            f"init must be one of {', '.join(map(repr, INITS))} or a positive standard deviation, got {init!r}"
+        )
     if init == "default":
         return model
     for layer in model.modules():
@@ -170,13 +174,3 @@ def initialize(model: nn.Module, init: str | float) -> nn.Module:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return model
-
-
-def one_of(name: str, value: object, accepted: Collection[str]) -> None:
-    """Refuse a value that is not accepted.
-
-    Raises:
-        ValueError: the argument's name, what is accepted, and what was given.
-    """
-    if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")

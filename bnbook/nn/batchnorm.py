@@ -72,17 +72,18 @@ class _BatchNorm(_RunningStatistics):
 
     def forward(self, x: Array) -> Array:
         self._check_input(x)
-        track = self.training and self.track_running_stats
+        track = self.training and self.track_running_stats and self.running_mean is not None
         momentum = self.momentum
         if momentum is None:  # the cumulative average: every batch so far has the same weight
             momentum = 1 / (int(self.num_batches_tracked) + 1) if track else 0.0
+        used = track or not self.training  # those that are there serve in evaluation, kept up or not, as in torch
         y, self._cache = F.batch_norm(
             x,
-            self.running_mean,
-            self.running_var,
+            self.running_mean if used else None,
+            self.running_var if used else None,
             value(self.weight),
             value(self.bias),
-            training=self.training or not self.track_running_stats,
+            training=self.training or self.running_mean is None,
             momentum=momentum,
             eps=self.eps,
         )
@@ -107,11 +108,13 @@ class BatchNorm1d(_BatchNorm):
         eps: ε, added to the variance inside the root.
         momentum: weight of the new value in the running statistics; None: the cumulative average of all batches.
         affine: whether γ (`weight`, initially 1) and β (`bias`, initially 0) are learned.
-        track_running_stats: whether running statistics are kept; without them evaluation uses the batch as well.
+        track_running_stats: whether running statistics are kept; without them evaluation uses the batch as well. Set to
+            False later it stops them where they are: training leaves them alone, evaluation uses them.
         dtype: of parameters and statistics.
 
     Raises:
-        ValueError: x has another number of axes or channels, or one value per channel in training.
+        ValueError: x has another number of axes or channels, or one value per channel in training. The channels of a
+            layer without parameters and statistics are not counted, as in torch.
 
     Source: Ioffe & Szegedy (2015); names and conventions of `torch.nn.BatchNorm1d`.
     """

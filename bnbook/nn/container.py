@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
 
-from ..functional._checks import check_float_array, check_shape
+from ..functional._checks import check_dtype, check_shape
 from .module import Array, Module
 
 
@@ -19,7 +19,8 @@ class Sequential(Module):
 
     Raises:
         TypeError: something that is not a `Module`.
-        ValueError: a name that is taken or has a dot; one layer in two places: it remembers one forward pass only.
+        ValueError: a name that is taken or has a dot; one layer in two places: it remembers one forward pass only. An
+            inner row does not know what is around it: a layer that is put into it later is looked for by `forward`.
     """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
@@ -45,13 +46,7 @@ class Sequential(Module):
         if not name or "." in name or (hasattr(self, name) and not isinstance(old, Module)):
             raise ValueError(f"{name!r} cannot name a layer")
         replaced = set() if old is None else {id(module) for _, module in old._places()}
-        seen = {id(module) for _, module in self._places()} - replaced
-        for place, module in layer._places(name):
-            if id(module) in seen:
-                raise ValueError(
-                    f"layer {place!r} is used twice, but a layer remembers one forward pass: make a second one"
-                )
-            seen.add(id(module))
+        check_once(layer._places(name), {id(module) for _, module in self._places()} - replaced)
 
     def __iter__(self) -> Iterator[Module]:
         return (layer for _, layer in self.named_children())
@@ -71,6 +66,7 @@ class Sequential(Module):
         return named[index][1]
 
     def forward(self, x: Array) -> Array:
+        check_once(self._places(), set())
         for layer in self:
             x = layer(x)
         return x
@@ -84,6 +80,26 @@ class Sequential(Module):
         return "Sequential(\n" + "".join(f"  ({name}): {layer!r}\n" for name, layer in self.named_children()) + ")"
 
 
+def is_row(model: object, kind: type = Sequential) -> bool:
+    """A Sequential (or what is one elsewhere), or a class made of it that calls its layers in the same way."""
+    same = ("forward", "backward", "__call__", "__iter__", "__reversed__")
+    return (
+        isinstance(model, kind)
+        and not vars(model).keys() & {"forward", "backward"}
+        and all(getattr(type(model), name, None) is getattr(kind, name, None) for name in same)
+    )
+
+
+def check_once(places: Iterable[tuple[str, Module]], seen: set[int]) -> None:
+    """Refuse a layer that has been seen, by its place."""
+    for place, module in places:
+        if id(module) in seen:
+            raise ValueError(
+                f"layer {place!r} is used twice, but a layer remembers one forward pass: make a second one"
+            )
+        seen.add(id(module))
+
+
 class Flatten(Module):
     """(N, C, H, W) to (N, C·H·W), in the order of torch (channel, row, column).
 
@@ -93,11 +109,11 @@ class Flatten(Module):
     def forward(self, x: Array) -> Array:
         if not isinstance(x, np.ndarray) or x.ndim < 2:
             raise ValueError(f"x must be an array (N, *), got {getattr(x, 'shape', type(x).__name__)}")
-        self._cache = x.shape
+        self._cache = x.shape, x.dtype
         return x.reshape(x.shape[0], prod(x.shape[1:]))
 
     def backward(self, grad_y: Array) -> Array:
-        n, *rest = self._saved()
-        check_float_array("grad_y", grad_y)
+        (n, *rest), dtype = self._saved()
+        check_dtype("grad_y", grad_y, "the output", dtype)
         check_shape("grad_y", grad_y, (n, prod(rest)), "the shape of the output")
         return grad_y.reshape(n, *rest)

@@ -58,7 +58,7 @@ class RMSNorm(Module):
 
     Args:
         normalized_shape: an integer or a tuple.
-        eps: ε ≥ 0; None means the machine epsilon of x's dtype.
+        eps: ε ≥ 0; None means the machine epsilon of x's dtype, for float16 that of float32.
         elementwise_affine: whether γ (`weight`) is learned.
         dtype: of the parameter.
     """
@@ -177,8 +177,11 @@ class InstanceNorm1d(_InstanceNorm):
 
     Args:
         num_features: C.
-        eps, momentum: as in `BatchNorm1d`.
-        affine, track_running_stats: as in `BatchNorm1d`, but off by default, as in torch.
+        eps: as in `BatchNorm1d`.
+        momentum: weight of the new value in the running statistics; None means 0, as in torch: they never move. There
+            is no cumulative average, since batches are not counted.
+        affine, track_running_stats: as in `BatchNorm1d`, but off by default, as in torch. Running statistics that are
+            there move in training also where `track_running_stats` is set to False later, as in torch.
         dtype: of parameters and statistics.
     """
 

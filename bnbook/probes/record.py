@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import data, nn
+from ..nn.container import check_once, is_row
 from .recorder import Layers, Recorder, choose
 from .untouched import on_copies, random_states
 
@@ -36,33 +37,49 @@ def record(
     attributes and globals is not looked: what the forward pass changes there stays changed.
 
     Args:
-        model: a torch model, or a `bnbook.nn.Sequential`. Layers are known by their names; the second call of a shared
-            torch module adds "#2", a part of an output "[0]" (see `Recorder`). A torch module that only hands on the
-            output of its last layer is left out, unless `layers` asks for it.
+        model: a torch model, of which every module that is called is recorded, under its name ("" is the model itself);
+            the second call of a shared one adds "#2", a part of an output "[0]" (see `Recorder`), and one that only
+            hands on the output of its last layer is left out, unless `layers` asks for it. Or a `bnbook.nn.Sequential`,
+            whose layers are recorded, those of a row within it too. One with a forward or backward of its own is not
+            opened: within a row it is one layer.
         inputs: an array or a tensor (images as `data.load` gives them, a uint8 array (N, 28, 28), are standardized, and
             none of another shape), or for torch a tuple or list of arguments or a mapping of keyword arguments; a named
             tuple is one argument, a PackedSequence too. Tensors go to the device of the model.
         targets: what the loss compares with. None: no gradients, unless `loss` is a function of the output alone.
         loss: (output, targets) → the number whose gradients are taken; for NumPy models a layer like
             `nn.CrossEntropyLoss`, which is the default for integer targets.
-        layers: names, or a class or several (`torch.nn.ReLU`); None means all.
+        layers: which of them, by name or by a class or several (`torch.nn.ReLU`); None means all.
         training: run in training mode, in evaluation mode, or with None every module in the mode it is in.
 
     Raises:
-        TypeError: a model or a loss of another kind; without `loss`, targets that are no class labels or an output
-            that is no tensor.
-        ValueError: no such layer; a loss that is not one number or has no gradient; a compiled or a lazy model; with a
-            loss, a model with reentrant checkpoints.
+        TypeError: a model of another kind (a single layer of `bnbook.nn`: put it into a Sequential), a loss of another
+            kind; without `loss`, targets that are no class labels or an output that is no tensor.
+        ValueError: no such layer, or nothing that could be recorded; a loss that is not one number or has no gradient;
+            a compiled or a lazy model; with a loss, a model with reentrant checkpoints.
     """
     if isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8 and inputs.shape[1:] == (28, 28):
         inputs = data.to_input(inputs)
-    if isinstance(model, nn.Sequential):
+    if isinstance(model, nn.Module):
         with random_states():
-            return _record_numpy(model, inputs, targets, loss, layers, training)
-    return _record_torch(model, inputs, targets, loss, layers, training)
+            recorded = _record_numpy(model, inputs, targets, loss, layers, training)
+    else:
+        recorded = _record_torch(model, inputs, targets, loss, layers, training)
+    if not recorded:
+        raise ValueError(
+            f"layers={layers!r} of this {type(model).__name__} gave nothing to record: recorded are layers that are "
+            "called and return arrays or tensors of real numbers; layers= takes names or classes, None for all"
+        )
+    return recorded
 
 
 def _record_numpy(model, inputs, targets, loss, layers, training) -> Recorded:
+    if not is_row(model):
+        own = ", which has a forward or backward of its own" if isinstance(model, nn.Sequential) else ""
+        raise TypeError(
+            f"model must be a bnbook.nn.Sequential, whose layers are recorded, got {type(model).__name__}{own}: put it "
+            "into a Sequential to record it as one layer"
+        )
+    check_once(model._places(), set())
     model = copy.deepcopy(model)
     if training is not None:
         model.train(training)
@@ -87,7 +104,7 @@ def _record_numpy(model, inputs, targets, loss, layers, training) -> Recorded:
 def _rows(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers under their dotted names; a row within the row is opened."""
     for name, layer in model.named_children():
-        yield from _rows(layer, f"{prefix}{name}.") if isinstance(layer, nn.Sequential) else [(prefix + name, layer)]
+        yield from _rows(layer, f"{prefix}{name}.") if is_row(layer) else [(prefix + name, layer)]
 
 
 def _record_torch(model, inputs, targets, loss, layers, training) -> Recorded:

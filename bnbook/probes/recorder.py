@@ -43,7 +43,8 @@ class Recorder:
 
     The second call of a module in one pass is known as "name#2", and so on; the parts of an output that is no tensor as
     "name[0]", "name['key']" or "name.field" (of a dataclass); the model itself as "". A module that only hands on the
-    output of its last layer is not recorded again, unless `layers` asks for it. Activations and gradients are NumPy
+    output of its last layer is not recorded again, unless `layers` asks for it. A part of the model that is called by
+    itself, outside of a pass, is not recorded: give it to a Recorder of its own. Activations and gradients are NumPy
     copies, bfloat16 as float32.
 
     Args:
@@ -83,7 +84,7 @@ class Recorder:
         self._all = layers is None
         self._keep = (lambda tensor: reduce(_array(tensor))) if reduce else _array
         self._stack: ExitStack | None = None  # removes the hooks; None while nothing is recorded
-        self._passes, self._calls = 0, Counter()
+        self._passes, self._depth, self._calls = 0, 0, Counter()  # depth: in how many calls of the model we are
         vars(self).update({name: {} for name in what})
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +101,7 @@ class Recorder:
             stack.enter_context(self._model.register_forward_pre_hook(self._before_pass))
             for name, module in self._modules.items():
                 stack.enter_context(module.register_forward_hook(partial(self._after_call, name), with_kwargs=True))
-            stack.enter_context(self._model.register_forward_hook(self._after_pass))
+            stack.enter_context(self._model.register_forward_hook(self._after_pass, always_call=True))
             if "update_ratios" in vars(self):  # the hooks of all optimizers, so that none need be given
                 stack.enter_context(optimizer.register_optimizer_step_pre_hook(self._before_step))
                 stack.enter_context(optimizer.register_optimizer_step_post_hook(self._after_step))
@@ -112,14 +113,24 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
         self._stack = self._last = self._weights = None
-        self._after_pass()  # also of one that has raised
+        self._depth = 0
+        self._fill()
 
     def _before_pass(self, *_: object) -> None:
-        self._after_pass()
+        if self._backward.is_bw:  # a checkpoint computes its part again during the backward pass
+            return
+        self._fill()
         self._passes += 1
+        self._depth += 1
         self._calls.clear()
 
     def _after_pass(self, *_: object) -> None:
+        if self._backward.is_bw:
+            return
+        self._depth -= 1
+        self._fill()
+
+    def _fill(self) -> None:
         """Layers that were not reached have None for this pass, so that all lists are of one length."""
         for table in (vars(self)[name] for name in WHAT if name in vars(self) and name != "update_ratios"):
             for entries in table.values():
@@ -128,7 +139,7 @@ class Recorder:
     def _after_call(self, name: str, module: torch.nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         import torch
 
-        if self._backward.is_bw:  # a checkpoint computes its part again during the backward pass
+        if self._backward.is_bw or not self._depth:  # a part that is called outside of a pass
             return
         self._calls[name] += 1
         call = name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"

@@ -9,9 +9,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bnbook.checking import check, exercises
+from bnbook.checking.exercises import Wrong, same
 from tests.missing import missing
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -100,6 +102,23 @@ def test_a_stub_is_not_attempted(exercise, answer):
 
 def test_a_forgotten_return_is_called_so():
     assert "did you forget to return it?" in check("ch02.normalize", lambda *arguments: None).message
+
+
+@pytest.mark.parametrize("expected", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0]], ids=["bool", "int", "float"])
+def test_truth_values_are_compared(expected):
+    right, wrong = np.array([True, False, True]), np.array([True, True, True])
+    same(right, expected, "The mask")
+    same(right.tolist(), expected, "The mask")
+    for answer in (wrong, wrong.tolist()):
+        with pytest.raises(Wrong, match=r"The mask is \[.*\], expected \[.*\]\."):
+            same(answer, expected, "The mask")
+    same(np.ones((0, 2), bool), np.ones((0, 2), bool), "Nothing")
+
+
+@pytest.mark.parametrize("answer", [np.array(["a", "b"]), np.array([None, 1]), ["a", "b"]], ids=repr)
+def test_what_is_no_number_is_called_so(answer):
+    with pytest.raises(Wrong, match=r"The labels should be an array of numbers, got dtype (<U1|object)"):
+        same(answer, np.array([0, 1]), "The labels")
 
 
 def test_every_checker_is_tested_with_three_wrong_answers_at_least():

@@ -70,11 +70,11 @@ def test_initial_weights_have_the_variance_that_is_said(init, variance):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: mlp("instance"), "norm must be one of none, batch, layer, group, got 'instance'"),
-        (lambda: mlp(activation="gelu"), "activation must be one of relu, tanh, sigmoid, linear, got 'gelu'"),
-        (lambda: mlp(placement="inside"), "placement must be one of before, after, got 'inside'"),
-        (lambda: mlp(dropout_at="start"), "dropout_at must be one of end, norm, got 'start'"),
-        (lambda: mlp(init="zeros"), "init must be one of default, he, xavier, orthogonal, got 'zeros'"),
+        (lambda: mlp("instance"), "norm must be one of 'none', 'batch', 'layer', 'group', got 'instance'"),
+        (lambda: mlp(activation="gelu"), "activation must be one of 'relu', 'tanh', 'sigmoid', 'linear', got 'gelu'"),
+        (lambda: mlp(placement="inside"), "placement must be one of 'before', 'after', got 'inside'"),
+        (lambda: mlp(dropout_at="start"), "dropout_at must be one of 'end', 'norm', got 'start'"),
+        (lambda: mlp(init="zeros"), "init must be one of 'default', 'he', 'xavier', 'orthogonal', got 'zeros'"),
         (lambda: mlp(init=-1.0), "or a positive standard deviation, got -1.0"),
         (lambda: residual_mlp(depth=5), "depth must be even and at least 2, two layers a block, got 5"),
         (lambda: T.split("train", 55_000), "count must be at most 50000, or 60000"),

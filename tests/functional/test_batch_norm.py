@@ -129,6 +129,25 @@ def test_read_only_statistics_serve_in_evaluation_alone(dtype):
         F.batch_norm(x, mean, var, training=True)
 
 
+@pytest.mark.parametrize("function", [F.batch_norm, F.instance_norm], ids=lambda f: f.__name__)
+def test_a_variance_that_float16_cannot_hold_is_infinity_without_a_warning(function):
+    """Here that of the second channel."""
+    x = (np.random.default_rng(9).normal(size=(4, 2, 5)) * [[1], [3000]]).astype(np.float16)
+    statistics = np.zeros(2, np.float16), np.ones(2, np.float16)
+    names = {"running_mean": statistics[0], "running_var": statistics[1]}
+    mode = {"training" if function is F.batch_norm else "use_input_stats": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = function(x, **names, **mode)
+    assert np.isfinite(y).all() and np.isfinite(statistics[0]).all()
+    np.testing.assert_array_equal(np.isinf(statistics[1]), [False, True])
+    if torch is not None:
+        theirs = torch.zeros(2, dtype=torch.float16), torch.ones(2, dtype=torch.float16)
+        getattr(torch.nn.functional, function.__name__)(torch.tensor(x), *theirs, **mode)
+        for ours, expected in zip(statistics, theirs, strict=True):
+            np.testing.assert_allclose(ours, expected.numpy(), rtol=2e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_value_spoils_its_own_channel_only(bad):
     rng = np.random.default_rng(8)

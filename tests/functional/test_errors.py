@@ -339,8 +339,45 @@ def test_bad_upstream_gradient_of_cross_entropy():
     for wrong in (np.ones(4, np.float32), np.ones(4, int), np.ma.ones(4), [1.0] * 4, "a", None):
         with pytest.raises(TypeError, match="grad_y must be"):
             F.cross_entropy_backward(wrong, cache)
-    with pytest.raises(TypeError, match="cache must be what cross_entropy returned, got NoneType"):
+    with pytest.raises(TypeError, match="cache must be the cache that cross_entropy returned, got NoneType"):
         F.cross_entropy_backward(1.0)
+
+
+@pytest.mark.parametrize("given", [np.float16, np.float32, np.float64], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("function", BACKWARD)
+def test_the_upstream_gradient_has_the_dtype_of_the_output(function, dtype, given):
+    """Also where float16 is computed in float32, on either side."""
+    arguments = {n: v.astype(dtype) if isinstance(v, np.ndarray) else v for n, v in GOOD[function]().items()}
+    y, cache = getattr(F, function)(**arguments)
+    backward, grad_y = getattr(F, f"{function}_backward"), np.ones(y.shape, given)
+    if dtype is given:
+        grads = backward(grad_y, cache)
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        assert {grad.dtype for grad in grads if grad is not None} == {np.dtype(dtype)}
+        return
+    says = f"grad_y must be {np.dtype(dtype)} like the output, got {np.dtype(given)}"
+    with pytest.raises(TypeError, match=says):
+        backward(grad_y, cache)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64], ids=["float16", "float64"])
+@pytest.mark.parametrize("function", GOOD)
+def test_a_cache_of_something_else(function, dtype):
+    """Also one of another function that holds the same things, and (y, cache) as the function returns it."""
+    arguments = {
+        name: {k: v.astype(dtype) if isinstance(v, np.ndarray) and k != "target" else v for k, v in make().items()}
+        for name, make in GOOD.items()
+    }
+    results = {name: getattr(F, name)(**arguments[name]) for name in GOOD}
+    y, cache = results[function]
+    others = [cache for name, (_, cache) in results.items() if name != function]
+    backward = getattr(F, f"{function}_backward")
+    for wrong in (*others, results[function], tuple(cache), None, y):
+        with pytest.raises(TypeError) as raised:
+            backward(y, wrong)
+        assert str(raised.value) == f"cache must be the cache that {function} returned, got {type(wrong).__name__}"
+    backward(y, cache)
 
 
 # --- what the signatures promise -------------------------------------------------------------------------------------

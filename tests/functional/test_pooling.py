@@ -167,3 +167,23 @@ def test_max_pool2d_with_many_nans_agrees_with_torch(shapes):
     y, cache = F.max_pool2d(x, *shapes[1:])
     np.testing.assert_array_equal(y, expected.detach())
     assert_agrees(F.max_pool2d_backward(g, cache), t.grad, 1e-14, "grad_x")
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", [np.float16, *DTYPES], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("shapes", [*POOLINGS, ((2, 3, 1, 2), (5, 4), 1, 2)], ids=str)
+def test_the_gradient_of_a_window_of_infinities_goes_to_its_first_value(shapes, dtype):
+    """−∞ is as large as the padding, which has no gradient: none may be lost there."""
+    rng = generator(str(shapes))
+    x = np.where(rng.random(shapes[0]) < 0.9, -np.inf, rng.integers(-3, 3, shapes[0]))
+    x[0] = -np.inf  # a whole image of them
+    x[1, 0, 0, 0] = np.nan
+    t = tensor(x)
+    expected = torch.nn.functional.max_pool2d(t, *shapes[1:])
+    g = rng.integers(1, 9, expected.shape).astype(dtype)
+    expected.backward(torch.tensor(g.astype(np.float64)))
+    y, cache = F.max_pool2d(x.astype(dtype), *shapes[1:])
+    np.testing.assert_array_equal(y, expected.detach())
+    grad_x = F.max_pool2d_backward(g, cache)
+    np.testing.assert_array_equal(grad_x, t.grad)
+    assert grad_x.sum(dtype=np.float64) == g.sum(dtype=np.float64)

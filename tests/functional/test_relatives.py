@@ -50,6 +50,47 @@ def test_default_eps_of_rms_norm_is_that_of_torch(dtype):
     assert_agrees(y, torch.nn.functional.rms_norm(torch.tensor(x), (5,)), OUTPUT[np.dtype(dtype)], "y")
 
 
+@needs_torch
+def test_default_eps_of_rms_norm_for_float16_is_that_of_float32():
+    """In which it is computed, here and in torch; that of float16 would outweigh these x² a thousand times."""
+    x = np.full((2, 5), 1e-3, np.float16) * np.arange(1, 6, dtype=np.float16)
+    expected, _ = F.rms_norm(x, 5, eps=float(np.finfo(np.float32).eps))
+    np.testing.assert_array_equal(F.rms_norm(x, 5)[0], expected)
+    np.testing.assert_allclose(expected, torch.nn.functional.rms_norm(torch.tensor(x), (5,)).numpy(), rtol=2e-3)
+
+
+MANY_AXES = {
+    "layer_norm": lambda x, weight: F.layer_norm(x, x.shape[-2:], weight),
+    "rms_norm": lambda x, weight: F.rms_norm(x, x.shape[-2:], weight),
+    "group_norm": lambda x, weight: F.group_norm(x, 2, weight),
+}
+
+
+@pytest.mark.parametrize("axes", [16, 17, 27, 31])
+@pytest.mark.parametrize("name", MANY_AXES)
+def test_many_axes_are_as_good_as_few(name, axes):
+    rng = np.random.default_rng(axes)
+    few, g = rng.normal(size=(2, 3, 4, 2, 5, 3, 2)), rng.normal(size=(2, 3, 4, 2, 5, 3, 2))
+    few, g = few.swapaxes(1, 2), g.swapaxes(1, 2)  # (2, 4, 3, …), not in C order
+    weight = rng.uniform(0.5, 2, few.shape[1] if name == "group_norm" else few.shape[-2:])
+    shape = (*few.shape[:2], *(1,) * (axes - few.ndim), *few.shape[2:])
+    backward = getattr(F, f"{name}_backward")
+    expected, cache = MANY_AXES[name](few, weight)
+    y, many = MANY_AXES[name](few.reshape(shape), weight)
+    assert_agrees(y.reshape(few.shape), expected, 1e-12, "y")
+    grads = zip(backward(g.reshape(shape), many), backward(g, cache), strict=True)
+    for ours, theirs in (pair for pair in grads if pair[1] is not None):
+        assert_agrees(ours.reshape(theirs.shape), theirs, 1e-10, "gradient")
+
+
+@pytest.mark.parametrize("name", MANY_AXES)
+def test_more_axes_are_refused_by_name(name):
+    x = np.ones((2, 4, *(1,) * 28, 3, 2))
+    weight = np.ones(4 if name == "group_norm" else (3, 2))
+    with pytest.raises(ValueError, match="x has 32 axes, expected at most 31"):
+        MANY_AXES[name](x, weight)
+
+
 def test_groups_of_one_value_give_the_bias_from_two_examples_on():
     """As torch, which refuses one value per group only where there is one example."""
     x, bias = np.random.default_rng(9).normal(size=(2, 4)), np.arange(4.0)

@@ -67,6 +67,20 @@ def test_torch_unknown_words():
         torch_cnn.cnn(order="after")
 
 
+@pytest.mark.parametrize("size", [4, 5, np.int64(6), 14])
+def test_torch_images_of_other_sizes(size):
+    x = torch.zeros(2, 1, int(size), int(size))
+    assert torch_cnn.cnn(image_size=size)(x).shape == (2, 10)
+
+
+@pytest.mark.parametrize("size", [3, 2, 1, 0, -1])
+def test_torch_images_too_small_to_pool(size):
+    with pytest.raises(ValueError, match=f"image_size must be at least 4, got {size}"):
+        torch_cnn.cnn(image_size=size)
+    with pytest.raises(TypeError, match=r"image_size must be an integer, got 14\.0"):
+        torch_cnn.cnn(image_size=14.0)
+
+
 # --- Keras ------------------------------------------------------------------------------------------------------------
 
 

@@ -244,11 +244,14 @@ def test_the_loss_reaches_every_parameter(make, norm):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vgg("fixup"), "norm must be one of none, batch, layer, group, got 'fixup'"),
-        (lambda: resnet("instance"), "norm must be one of none, batch, layer, group, skipinit, fixup, got 'instance'"),
-        (lambda: vgg(placement="inside"), "placement must be one of before, after, got 'inside'"),
-        (lambda: vgg(dropout_at="start"), "dropout_at must be one of end, norm, got 'start'"),
-        (lambda: vgg(init="zeros"), "init must be one of default, he, xavier, orthogonal, got 'zeros'"),
+        (lambda: vgg("fixup"), "norm must be one of 'none', 'batch', 'layer', 'group', got 'fixup'"),
+        (
+            lambda: resnet("instance"),
+            "norm must be one of 'none', 'batch', 'layer', 'group', 'skipinit', 'fixup', got 'instance'",
+        ),
+        (lambda: vgg(placement="inside"), "placement must be one of 'before', 'after', got 'inside'"),
+        (lambda: vgg(dropout_at="start"), "dropout_at must be one of 'end', 'norm', got 'start'"),
+        (lambda: vgg(init="zeros"), "init must be one of 'default', 'he', 'xavier', 'orthogonal', got 'zeros'"),
         (lambda: resnet(init=0.0), "or a positive standard deviation, got 0.0"),
         (lambda: resnet(depth=10), r"depth must be 6n \+ 2 with n from 1, as 8, 14, 20 or 56, got 10"),
         (lambda: resnet(depth=2), "depth must be .*, got 2"),

@@ -163,7 +163,62 @@ def test_activation_layers(name):
     np.testing.assert_array_equal(layer.backward(g), getattr(F, f"{name}_backward")(g, cache))
 
 
+@needs_torch
+@pytest.mark.parametrize("momentum", [0.37, None])
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("track", [True, False], ids=["stopped later", "asked for later"])
+@pytest.mark.parametrize(("name", "shape"), [*BATCH_NORMS, ("InstanceNorm1d", (4, 3, 5))], ids=str)
+def test_tracking_is_changed_later_as_in_torch(name, shape, track, mode, momentum):
+    options = {"momentum": momentum, "affine": True, "track_running_stats": track}
+    layer, other = getattr(nn, name)(3, **options, dtype=np.float64), getattr(torch.nn, name)(3, **options).double()
+    randomize_both(layer, other, f"{name}{shape}")
+    x = generator(f"{name}{shape}x").normal(0.5, 2, shape)
+    layer(x), other(torch.tensor(x))  # a step as it was made
+    layer.track_running_stats = other.track_running_stats = not track
+    layer.train(mode), other.train(mode)
+    if name == "InstanceNorm1d" and not track and not mode:
+        with pytest.raises(ValueError, match="running_mean is None, but evaluation"):
+            layer(x)
+        with pytest.raises(RuntimeError, match="running_mean and running_var"):
+            other(torch.tensor(x))
+        return
+    for factor in (2, 3):
+        assert_agrees(layer(factor * x), other(torch.tensor(factor * x)), 1e-12, "y")
+    ours, theirs = layer.state_dict(), other.state_dict()
+    assert list(ours) == list(theirs)
+    for key in ours:
+        assert_agrees(ours[key], theirs[key], 1e-12, key)
+
+
+@needs_torch
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_the_channels_of_a_batch_norm_without_anything_are_not_counted(training):
+    """Torch normalizes them all the same; with parameters or statistics both refuse them."""
+    x = generator("x").normal(3, 2, (8, 5)).astype(np.float32)
+    for affine, track in ((False, False), (True, False), (False, True)):
+        layer, other = (module.BatchNorm1d(3, affine=affine, track_running_stats=track) for module in (nn, torch.nn))
+        layer.train(training), other.train(training)
+        if affine or track:
+            with pytest.raises(ValueError, match=r"has shape \(3,\), expected \(5,\)"):
+                layer(x)
+            with pytest.raises(RuntimeError, match="should contain 5 elements not 3"):
+                other(torch.tensor(x))
+        else:
+            assert_agrees(layer(x), other(torch.tensor(x)), 2e-6, "y")
+
+
 # --- running statistics of the layers (without torch) -----------------------------------------------------------------
+
+
+def test_a_batch_norm_that_stopped_leaves_its_statistics_alone():
+    layer = nn.BatchNorm1d(3, dtype=np.float64)
+    layer.track_running_stats = False
+    x = generator("x").normal(3, 2, (8, 3))
+    layer(x)
+    np.testing.assert_array_equal(layer.running_mean, [0, 0, 0])
+    np.testing.assert_array_equal(layer.running_var, [1, 1, 1])
+    assert layer.num_batches_tracked == 0
+    np.testing.assert_allclose(layer.eval()(x), x / np.sqrt(1 + 1e-5), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "shape"), BATCH_NORMS, ids=str)

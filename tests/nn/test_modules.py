@@ -512,6 +512,21 @@ def test_sequential_refuses_one_layer_in_two_places():
         nn.Sequential({"a": relu, "b": nn.Sequential(relu)})
 
 
+@pytest.mark.parametrize("between", [lambda row: row, lambda row: nn.Sequential(row)], ids=["a row", "a row in a row"])
+def test_a_layer_put_into_an_inner_row_later_is_not_run_twice(between):
+    """The inner row cannot see that the layer stands beside it: the outer one refuses to run, and nothing has run."""
+    inner, norm = nn.Sequential(nn.ReLU()), nn.BatchNorm1d(3)
+    outer = nn.Sequential({"in": between(inner), "norm": norm})
+    inner.extra = norm
+    x = generator("x").normal(size=(5, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="layer 'norm' is used twice, but a layer remembers one forward pass"):
+        outer(x)
+    assert norm.num_batches_tracked == 0 and norm._cache is None and inner[0]._cache is None
+    inner.extra = nn.BatchNorm1d(3)
+    outer(x)
+    assert norm.num_batches_tracked == inner.extra.num_batches_tracked == 1
+
+
 @needs_torch
 def test_a_sequential_that_changes_is_that_of_torch():
     """A layer that is assigned runs: last, or in the place of the one that had its name."""
@@ -646,6 +661,8 @@ def test_flatten_is_that_of_torch_for_any_memory():
         layer(x)
         with pytest.raises(ValueError, match=r"grad_y has shape .*, expected \(4, 30\)"):
             layer.backward(np.ones(shape))
+    with pytest.raises(TypeError, match="grad_y must be float64 like the output, got float32"):
+        layer.backward(np.ones((4, 30), np.float32))
     for wrong in (np.ones(3), [[1.0]], None):
         with pytest.raises((ValueError, TypeError), match="x must be"):
             nn.Flatten()(wrong)

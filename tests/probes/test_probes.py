@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import OrderedDict
+from contextlib import nullcontext
 
 import matplotlib
 import numpy as np
@@ -418,6 +419,65 @@ def test_rows_in_rows_of_numpy_layers():
         np.testing.assert_array_equal(values[1], expected[1])
 
 
+class Twice(nn.Sequential):
+    """A row that runs twice what its layers give."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+    def backward(self, grad_y):
+        return super().backward(2 * grad_y)
+
+
+def test_a_row_with_a_forward_of_its_own_is_one_layer():
+    """What is recorded is what runs."""
+    rng = generator("twice")
+    layers = {"fc": nn.Linear(6, 5, rng=rng), "twice": Twice(nn.Tanh(), nn.Tanh()), "out": nn.Linear(5, 4, rng=rng)}
+    model, x = nn.Sequential(layers), rng.normal(size=(N, 6)).astype(np.float32)
+    target, loss = rng.integers(0, 4, N), nn.CrossEntropyLoss()
+    recorded = probes.record(model, x, target)
+    assert list(recorded) == ["fc", "twice", "out"]
+    np.testing.assert_array_equal(recorded["out"][0], model(x))
+    loss(model(x), target)
+    grad = model.out.backward(loss.backward())
+    np.testing.assert_array_equal(recorded["twice"][1], grad)
+    np.testing.assert_array_equal(recorded["fc"][1], model.twice.backward(grad))
+    patched = nn.Sequential(nn.Tanh())
+    patched.forward = lambda x: 3 * x
+    np.testing.assert_array_equal(probes.record(nn.Sequential(patched), x)["0"][0], 3 * x)
+
+
+def test_which_numpy_models_are_recorded():
+    x = np.ones((N, 6), np.float32)
+    patched, shared = nn.Sequential(nn.Tanh()), nn.Tanh()
+    patched.backward = lambda grad_y: grad_y
+    twice = nn.Sequential(nn.Sequential(), shared)
+    twice[0].again = shared
+    for model, error, message in (
+        (nn.Linear(6, 2), TypeError, r"whose layers are recorded, got Linear: put it into a Sequential"),
+        (Twice(nn.Tanh()), TypeError, "got Twice, which has a forward or backward of its own: put it into"),
+        (patched, TypeError, "got Sequential, which has a forward or backward of its own"),
+        (nn.Sequential(), ValueError, "layers=None of this Sequential gave nothing to record: .* names or classes"),
+        (twice, ValueError, "layer '1' is used twice"),
+    ):
+        with pytest.raises(error, match=message):
+            probes.record(model, x)
+    with pytest.raises(ValueError, match=r"layers=\[\] of this Sequential gave nothing to record"):
+        probes.record(nn.Sequential(nn.Tanh()), x, layers=[])
+
+
+@needs_torch
+def test_what_returns_no_real_numbers_leaves_nothing_to_record():
+    class Largest(torch.nn.Module):
+        def forward(self, x):
+            return x.argmax(1)
+
+    x = torch.ones(N, 6)
+    assert list(probes.record(torch.nn.Linear(6, 2), x)) == [""]
+    with pytest.raises(ValueError, match=r"layers=None of this Largest gave nothing to record: .* real numbers"):
+        probes.record(Largest(), x)
+
+
 def test_what_has_exploded_or_vanished_leaves_the_axes():
     x = generator("exploded").normal(size=(9, 4))
     recorded = {"zero": (0 * x, x), "overflow": (1e200 * x, x), "infinite": (np.inf * x, x), "none": (x, None)}
@@ -534,6 +594,41 @@ def test_entries_line_up_with_the_passes():
         **{"a always": "xxxxxxx", "a odd": "-x-x-x-", "a ": "xxxxxxx"},
         **{"g always": "xxxx---", "g odd": "-x-x---", "g ": "xxxx---"},
     }
+
+
+@needs_torch
+def test_a_part_called_outside_of_a_pass_is_not_recorded():
+    """Before, between and after passes, also after one that raised: every list has one entry per pass."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.bn, self.act = torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU()
+
+        def forward(self, x, stop=False):
+            h = self.fc(x)
+            if stop:
+                raise ZeroDivisionError
+            return self.act(self.bn(h))
+
+    model, (x, _) = Model().double(), batch()
+    what = ("activations", "gradients", "batch_statistics", "running_statistics", "dead_units")
+    with probes.Recorder(model, what) as recorder:
+        for stop in (False, True, False):
+            for _ in range(2):
+                model.act(model.bn(model.fc(x))).sum().backward()
+            with nullcontext() if not stop else pytest.raises(ZeroDivisionError):
+                model(x, stop).sum().backward()
+        model.fc(x)
+        again = torch.utils.checkpoint.checkpoint(model, x.clone().requires_grad_(), use_reentrant=True)
+        again.sum().backward()  # which runs the model again
+    lists = {(name, layer): entries for name in what for layer, entries in getattr(recorder, name).items()}
+    reached = {"fc": "xxxx", "bn": "x-xx", "act": "x-xx"}
+    for (name, layer), entries in lists.items():
+        if name != "gradients":
+            assert "".join("-" if e is None else "x" for e in entries) == reached[layer], (name, layer)
+        assert len(entries) == 4, (name, layer)
+    assert {layer for _, layer in lists} == set(reached)
 
 
 @needs_torch
