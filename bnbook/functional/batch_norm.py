@@ -6,42 +6,13 @@ arguments in `_checks`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from ._caches import BatchNormCache
 from ._checks import backward_of, check_batch_norm, check_grad, float_arrays
 from ._reduce import count, inv_sqrt, minus, moments, per_channel, residual, scale_and_shift, totals
 
 Array = np.ndarray
-
-
-class NormCache(NamedTuple):
-    r"""What the backward pass of a normalization needs, in the symbols of the derivation.
-
-    `xc` is $x-\mu$ (for `rms_norm` $x$ itself), in the shape in which `axes` are the averaged ones; `inv_std` is
-    $1/\sqrt{\sigma^2+\varepsilon}$ and `weight` is $\gamma$, both shaped to broadcast against `xc`.
-    `half`: the output was rounded to float16. Every function has a kind of its own, which its backward alone accepts.
-    """
-
-    xc: Array
-    inv_std: Array
-    weight: Array | None
-    has_bias: bool
-    axes: tuple[int, ...]
-    training: bool = True
-    centered: bool = True
-    shape: tuple[int, ...] = ()
-    half: bool = False
-
-    @property
-    def x_hat(self) -> Array:
-        r"""$\hat x = (x-\mu)/\sqrt{\sigma^2+\varepsilon}$, in the shape of x."""
-        return (self.xc * self.inv_std.astype(self.xc.dtype)).reshape(self.shape)
-
-
-class BatchNormCache(NormCache):
-    """Of `batch_norm`."""
 
 
 @float_arrays("running_mean", "running_var", "weight", "bias")

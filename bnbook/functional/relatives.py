@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ._caches import GroupNormCache, InstanceNormCache, LayerNormCache, NormCache, RMSNormCache
 from ._checks import (
     backward_of,
     check_grad,
@@ -26,25 +27,9 @@ from ._checks import (
     float_arrays,
 )
 from ._reduce import count, inv_sqrt, minus, moments, per_channel, residual, scale_and_shift, total, totals
-from .batch_norm import NormCache, update
+from .batch_norm import update
 
 Array = np.ndarray
-
-
-class LayerNormCache(NormCache):
-    """Of `layer_norm`."""
-
-
-class GroupNormCache(NormCache):
-    """Of `group_norm`."""
-
-
-class InstanceNormCache(NormCache):
-    """Of `instance_norm`."""
-
-
-class RMSNormCache(NormCache):
-    """Of `rms_norm`."""
 
 
 @float_arrays("weight", "bias")
