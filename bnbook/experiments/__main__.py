@@ -180,9 +180,11 @@ def _show_verdict(claim: Experiment, rows: Sequence[dict], quick: bool) -> None:
         print("A quick grid gives no verdict.")
         return
     found = experiment.judge(rows, claim.name)
-    print(f"As it is repeated, “{claim.folklore}”\n{found.sentence}\n")
+    print(f"As it is repeated, “{claim.folklore}”\n{found.sentence}")
+    if not found.outcomes:
+        return  # runs are missing: the source's sentence waits as well
     where = claim.scope or "no setting is named, so in all conditions"
-    print(f"As its source says it ({where})\n{found.quoted.sentence if found.quoted else 'Not measured.'}")
+    print(f"\nAs its source says it ({where})\n{found.quoted.sentence if found.quoted else 'Not measured.'}")
 
 
 def summary(rows: Sequence[dict], study: Study) -> str:
