@@ -237,9 +237,12 @@ def board(results: str | Path = RESULTS) -> list[Row]:
 
 
 def answers(rows: Mapping[str, Row]) -> str:
-    """What batch normalization gives in the situations of `SITUATIONS`: the first thing that a reader looks for."""
+    """What batch normalization gives in the situations of `SITUATIONS`: the first thing that a reader looks for.
+
+    Those that have no verdict yet come last.
+    """
     lines = [("you have", "batch normalization gives", "which is")]
-    for situation in SITUATIONS:
+    for situation in sorted(SITUATIONS, key=lambda situation: rows[situation.experiment].judged is None):
         row = rows[situation.experiment]
         found = [c for c in row.comparisons if situation.holds(c)]
         gives = _range(row, found) if found else "–"
