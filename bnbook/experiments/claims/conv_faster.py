@@ -11,11 +11,12 @@ from math import log10
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from .. import Comparison
+from .. import Choice, Comparison
 from ..policy import COST
 from . import conv_speed
 from .conv_speed import NORMS, at_best_rate, budgets, places
 from .conv_speed import in_scope as in_scope
+from .faster import CHANCE, MARGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +31,6 @@ DELTA = COST.delta
 SIZE, NEEDS_MORE = log10(14), True  # "14 times fewer training steps"
 SCOPE = conv_speed.SCOPE
 FACTOR = conv_speed.FACTOR
-
-MARGIN = 0.01  # of the mark below the mean accuracy at the end, so that noise seldom keeps a seed from it
 
 
 def needed(accuracy: Sequence[float], steps: Sequence[int], mark: float) -> float:
@@ -55,13 +54,12 @@ def mark(rows: Sequence[dict], network: str, optimizer: str, norm: str) -> float
     return max(at_best_rate(rows, network, optimizer, norm, budgets(rows)[-1]).means.values()) - MARGIN
 
 
-def speeds(rows: Sequence[dict], network: str, optimizer: str, norm: str, goal: float) -> dict[int, float]:
-    """By seed, the decimal logarithm of one over the updates that are needed."""
-    steps = budgets(rows)
+def speeds(choices: Sequence[Choice], steps: Sequence[int], goal: float) -> dict[int, float]:
+    """By seed, the decimal logarithm of one over the updates that are needed, from an arm's choice for every budget."""
     curves: dict[int, list[float]] = {}
-    for budget in steps:
-        for row in at_best_rate(rows, network, optimizer, norm, budget).rows:
-            curves.setdefault(row["seed"], []).append(0.1 if row["diverged"] else row["val_accuracy"])
+    for choice in choices:
+        for row in choice.rows:
+            curves.setdefault(row["seed"], []).append(CHANCE if row["diverged"] else row["val_accuracy"])
     return {seed: -log10(needed(curve, steps, goal)) for seed, curve in curves.items()}
 
 
@@ -80,7 +78,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             result.append(
                 Comparison(
                     f"{place[0]}, {place[1]}, against {NORMS[norm]}",
-                    *(speeds(rows, *place, name, goal) for name in arms),
+                    *(speeds(choices, budgets(rows), goal) for choices in arms.values()),
                     arms=tuple(names.values()),
                     metric=METRIC,
                     edges=tuple(

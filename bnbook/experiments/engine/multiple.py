@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from .statistics import Comparison, PairedDifference, exceeds
+from .statistics import Comparison, PairedDifference
 from .words import DIRECTION, NEGLIGIBLE, OPEN, REVERSED, SMALLER, SUPPORTED
 
 ALPHA = 0.05
@@ -66,4 +66,4 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 def survivors(p_values: Sequence[float]) -> int:
     """How many are below α."""
-    return sum(p < ALPHA and not exceeds(p, ALPHA) for p in p_values)
+    return sum(p < ALPHA for p in p_values)
