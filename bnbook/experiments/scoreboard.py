@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
 from .engine.experiment import BOOK, inventory
-from .engine.multiple import benjamini_hochberg, holm, p_of, survivors
+from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
 from .engine.verdict import against
 from .engine.words import (
@@ -302,10 +302,12 @@ def many(rows: Sequence[Row]) -> str:
     outcomes = [row.judged.outcomes[c.name] for c, row in found]
     p_values = [p_of(o, c.difference, row.experiment.delta) for o, (c, row) in zip(outcomes, found, strict=True)]
     definite = sum(outcome != OPEN for outcome in outcomes)
+    sure, false = f"{100 * (1 - ALPHA):g} %", f"one in {1 / ALPHA:g}"
     return (
         f"Of all conditions: {summary(outcomes)}. Of the {definite} that are not open, {survivors(holm(p_values))}"
-        f" survive Holm's correction for all {len(found)} together (with a probability of 95 % none of these is false),"
-        f" and {survivors(benjamini_hochberg(p_values))} that of Benjamini and Hochberg (one in 20 of these may be)."
+        f" survive Holm's correction for all {len(found)} together (with a probability of {sure} none of these is"
+        f" false), and {survivors(benjamini_hochberg(p_values))} that of Benjamini and Hochberg ({false} of these may"
+        " be)."
     )
 
 
