@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from ... import provenance
@@ -271,6 +272,7 @@ class _Runs:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C reaches this process afterwards; those that it starts meanwhile never: this one ends them."""
+    resource_tracker.ensure_running()  # before the signal is held: where it starts, it lets the signal go again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -218,6 +218,13 @@ def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path, tiny, start, expect
     complete(tmp_path, expected, 2)
 
 
+def test_ctrl_c_never_reaches_a_worker(tmp_path, tiny, start, expected):
+    process = start(tmp_path, 2, "--jobs", 2, TINY_SECONDS="0.3")
+    os.kill(until(lambda: next(iter(at_work(tiny).values()), None)), signal.SIGINT)
+    assert process.wait(600) == 0, process.communicate()
+    complete(tmp_path, expected, 2)
+
+
 def test_on_a_cluster_a_killed_worker_takes_no_row_along(tmp_path, tiny, start, expected, monkeypatch):
     """Two worker processes, each of two threads, which share a stream of random numbers: runs take turns in them."""
     monkeypatch.setenv("TINY_SECONDS", "0.2")
