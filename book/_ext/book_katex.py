@@ -90,8 +90,9 @@ class KeepPunctuation(SphinxPostTransform):
             mark = PUNCTUATION.match(text) if isinstance(text, nodes.Text) else None
             if mark and len(formula.astext()) <= SHORT:
                 together = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]), classes=["nobreak"])
-                formula.parent.replace(text, nodes.Text(text[mark.end() :]))
-                formula.parent.replace(formula, together)
+                place = next(i for i, node in enumerate(formula.parent) if node is formula)  # texts may be equal
+                formula.parent[place] = together
+                formula.parent[place + 1] = nodes.Text(text[mark.end() :])
 
 
 def add_stylesheet(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:

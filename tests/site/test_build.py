@@ -6,9 +6,12 @@ import io
 import re
 
 import book_images
+import book_katex
 import matplotlib
 import numpy as np
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 from PIL import Image
 
 matplotlib.use("Agg")
@@ -54,3 +57,15 @@ def test_transparency_becomes_white():
 def test_a_formula_keeps_its_full_stop(site):
     text = (site / "book/02_forward.html").read_text(encoding="utf-8")
     assert re.search(r'<span class="nobreak"><span class="math[^>]*>.*?</span>[.,]</span>', text)
+
+
+def test_equal_texts_around_formulas_keep_their_places():
+    document = new_document("page")
+    line = nodes.paragraph("", "", nodes.math("", "a"), nodes.Text(", "), nodes.math("", "b"), nodes.Text(", "))
+    line += [nodes.math("", "c"), nodes.Text(", ")]
+    document += line
+    transform = object.__new__(book_katex.KeepPunctuation)
+    transform.document = document
+    transform.run()
+    assert line.astext() == "a, b, c, "
+    assert [node.astext() for node in line] == ["a,", " ", "b,", " ", "c,", " "]
