@@ -60,7 +60,7 @@ def cross_entropy(x: Array, target: Array, *, reduction: str = "mean") -> tuple[
 
 
 def cross_entropy_backward(grad_y: Array | float = 1.0, cache: CrossEntropyCache | None = None) -> Array:
-    r"""The gradient for the logits: $g\,(\operatorname{softmax}(x) - \text{one-hot}(\text{target}))$.
+    r"""The gradient with respect to the logits: $g\,(\operatorname{softmax}(x) - \text{one-hot}(\text{target}))$.
 
     Args:
         grad_y: the upstream gradient, 1 for a loss that ends the computation; with reduction "none" of target's shape.

@@ -65,7 +65,7 @@ def sizes(
     times_he: float = 1.0,
     weight: float = 1.0,
 ) -> tuple[Array, Array]:
-    """Of random inputs: per layer the deviation of the outputs, and the root mean square of the gradient for them."""
+    """Of random inputs: per layer the deviation of the outputs, and of the gradient with respect to them the rms."""
     x, kept, signals = rng.normal(size=(batch_size, width)), [], []
     for _ in range(depth):
         W = rng.normal(0, times_he * np.sqrt(2 / width), (width, width))

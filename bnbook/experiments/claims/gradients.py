@@ -1,7 +1,7 @@
 """How even the gradients of a deep network are before training, from its first layer to its last.
 
-Of every network the sizes of the gradients for the outputs of its activations are compared: first layer over last, in
-powers of ten ("decades"). Nothing is trained: weights are drawn, and one batch goes through.
+Of every network the sizes of the gradients with respect to the outputs of its activations are compared: first layer
+over last, in powers of ten ("decades"). Nothing is trained: weights are drawn, and one batch goes through.
 """
 
 from __future__ import annotations
