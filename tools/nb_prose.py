@@ -1,4 +1,4 @@
-"""Rule 2 of the book, numbers live in outputs: the decimals and percentages in the words around them."""
+"""The numbers in the words: rule 2 of the book, numbers live in outputs; and the chapters that the words cite."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ _EXEMPT = re.compile(
     ),
     re.DOTALL,
 )
+CHAPTERS = {int(page.name[:2]) for page in (Path(__file__).parents[1] / "book").glob("[0-9][0-9]_*.ipynb")}
+CHAPTER = re.compile(r"\b[Cc]hapters? (\d+)\b( \(planned\))?")
 CITATION = re.compile(r"\{cite(?::\w+)?\}|\{footcite(?::\w+)?\}")
 FENCE = re.compile(r"^\s*(?:>\s*)*(?:[-*]\s+)?(`{3,}|~{3,}|:{3,})\s*(\{[\w:-]+\})?(.*)$")
 CODE_DIRECTIVES = {
@@ -88,17 +90,27 @@ def prose_problems(text: str) -> list[tuple[int, str]]:
     ]
 
 
+def chapter_problems(text: str) -> Iterator[str]:
+    """The chapters that are cited as if they existed, and those that exist and are called planned."""
+    for cited in CHAPTER.finditer(text):
+        if (int(cited[1]) in CHAPTERS) == bool(cited[2]):
+            yield f"{cited[0]!r}: only a chapter that does not exist yet is '(planned)'"
+
+
+def _problems(text: str) -> Iterator[str]:
+    for line, found in prose_problems(text):
+        yield f"line {line}: {found!r}: let an output say it, or write maths or code"
+    yield from chapter_problems(text)
+
+
 def check_words(nb: NotebookNode) -> Iterator[str]:
-    """The measured numbers that stand in Markdown cells."""
+    """The measured numbers that stand in Markdown cells, and the chapters that they cite."""
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
-            for line, found in prose_problems(cell.source):
-                yield f"cell {number}, line {line}: {found!r}: let an output say it, or write maths or code"
+            for problem in _problems(cell.source):
+                yield f"cell {number}, {problem}"
 
 
 def check_page(path: Path) -> list[str]:
-    """The measured numbers that stand on a Markdown page."""
-    return [
-        f"line {line}: {found!r}: let an output say it, or write maths or code"
-        for line, found in prose_problems(path.read_text(encoding="utf-8"))
-    ]
+    """The same of a Markdown page."""
+    return list(_problems(path.read_text(encoding="utf-8")))

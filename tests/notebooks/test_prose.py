@@ -83,3 +83,12 @@ def test_lint_accepts(text: str) -> None:
 
 def test_lint_gives_the_line() -> None:
     assert prose.prose_problems("$$\na\n$$\n\n```{note}\nis 1.5\n```") == [(6, "1.5")]
+
+
+def test_a_chapter_that_does_not_exist_is_called_planned(monkeypatch) -> None:
+    monkeypatch.setattr(prose, "CHAPTERS", {1, 2})
+    assert not list(
+        prose.chapter_problems("Chapter 1, [chapter 2](02.ipynb) and chapter 3 (planned), chapters 1 and 2.")
+    )
+    for wrong in ("as chapter 3 shows", "Chapter 1 (planned)", "chapters 3 and 1"):
+        assert len(list(prose.chapter_problems(wrong))) == 1, wrong
