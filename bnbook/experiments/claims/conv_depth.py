@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import torch
@@ -113,28 +114,34 @@ def in_scope(comparison: Comparison) -> bool:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Test accuracy over the depth, a line for each arm; dots are seeds."""
+    """Test accuracy over the depth, a line for each arm: left the means, right the medians, closer; dots are seeds."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
 
-    colors = {
-        "no BN, He": plotting.WITHOUT_BN,
-        "no BN, default init": plotting.WITHOUT_BN,
-        BN: plotting.WITH_BN,
-        "SkipInit": plotting.GREEN,
-        "Fixup": plotting.PURPLE,
-        "group norm": plotting.SKY,
+    looks = {
+        "no BN, He": (plotting.WITHOUT_BN, "-"),
+        "no BN, default init": (plotting.WITHOUT_BN, "--"),
+        BN: (plotting.WITH_BN, "-"),
+        "SkipInit": (plotting.GREEN, "-"),
+        "Fixup": (plotting.PURPLE, "-"),
+        "group norm": (plotting.SKY, "-"),
     }
-    picture, ax = plt.subplots(figsize=(6.4, 3.6))
-    for arm, color in colors.items():
-        scores = [[row["test_accuracy"] for row in chosen(rows, depth, arm).rows] for depth in depths(rows)]
-        style = "--" if "default" in arm else "-"
-        ax.plot(depths(rows), [sum(values) / len(values) for values in scores], style, color=color, label=arm)
-        for depth, values in zip(depths(rows), scores, strict=True):
-            ax.plot([depth] * len(values), values, "o", color=color, ms=3, alpha=0.5)
-    ax.set(xscale="log", xlabel="layers", ylabel="test accuracy")
-    ax.set_xticks(depths(rows), depths(rows))
-    ax.minorticks_off()
-    picture.legend(loc="outside upper center", ncols=3)
+    picture, axes = plt.subplots(1, 2, figsize=(6.4, 3.8))
+    for arm, (color, style) in looks.items():
+        scores = [
+            [0.1 if row["diverged"] else row["test_accuracy"] for row in chosen(rows, depth, arm).rows]
+            for depth in depths(rows)
+        ]
+        for ax, average in zip(axes, (fmean, median), strict=True):
+            ax.plot(depths(rows), [average(values) for values in scores], style, color=color, label=arm)
+            for depth, values in zip(depths(rows), scores, strict=True):
+                ax.plot([depth] * len(values), values, "o", color=color, ms=3, alpha=0.5)
+    for ax, title, limits in zip(axes, ("mean", "median, closer"), ((0, 0.9), (0.75, 0.88)), strict=True):
+        ax.set(xscale="log", xlabel="layers", title=title, ylim=limits)
+        ax.set_xticks(depths(rows), depths(rows))
+        ax.minorticks_off()
+    axes[0].axhline(0.1, color="k", ls=":", lw=1)
+    axes[0].set_ylabel("test accuracy")
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return picture

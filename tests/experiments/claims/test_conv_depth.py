@@ -124,9 +124,16 @@ def test_the_scalars_are_those_of_scales_and_shifts():
 
 def test_the_figure_has_a_line_for_every_arm(pilot):
     figure = D.figure(pilot)
-    (ax,) = figure.axes
-    lines = [line for line in ax.lines if line.get_label() in D.ARMS]
-    assert [line.get_label() for line in lines] == list(D.ARMS)
-    for line in lines:
-        expected = HEIGHT[line.get_label()] + 0.0005 * (line.get_label() == D.BN)
-        assert list(line.get_xdata()) == list(D.DEPTHS) and line.get_ydata() == pytest.approx([expected] * 3)
+    for ax in figure.axes:
+        lines = [line for line in ax.lines if line.get_label() in D.ARMS]
+        assert [line.get_label() for line in lines] == list(D.ARMS)
+        for line in lines:
+            expected = HEIGHT[line.get_label()] + 0.0005 * (line.get_label() == D.BN)
+            assert list(line.get_xdata()) == list(D.DEPTHS) and line.get_ydata() == pytest.approx([expected] * 3)
+
+
+def test_a_diverged_run_is_drawn_at_guessing(pilot):
+    gone = [row | {"diverged": row["setting"]["arm"] == "Fixup", "test_accuracy": 0.0} for row in pilot]
+    for ax in D.figure(gone).axes:
+        (line,) = (line for line in ax.lines if line.get_label() == "Fixup")
+        assert list(line.get_ydata()) == pytest.approx([0.1] * 3)
