@@ -30,6 +30,9 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         ),
         r"\1 solution\2 solution",
     ),
+    # What is folded says what it is; "content" was a cell that checks what the words say.
+    (re.compile(r"(admonition-title\">)(?:Show|Hide) the source"), r"\1Code"),
+    (re.compile(r"(admonition-title\">)(?:Show|Hide) the content"), r"\1The check"),
 ]
 
 
