@@ -5,7 +5,7 @@ if (location.protocol === "file:") {
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
-// What scrolls sideways can be reached, and so scrolled, by keyboard.
+// What scrolls sideways can be reached, and so scrolled, by keyboard; code that does is marked.
 function addTabStops() {
   for (const box of document.querySelectorAll("div.math > .equation, .pst-scrollable-table-container, .output.text_html")) {
     if (box.scrollWidth > box.clientWidth) {
@@ -13,6 +13,9 @@ function addTabStops() {
     } else {
       box.removeAttribute("tabindex");
     }
+  }
+  for (const code of document.querySelectorAll("div.highlight pre")) {
+    code.classList.toggle("wide", code.scrollWidth > code.clientWidth);
   }
 }
 addEventListener("load", addTabStops);
