@@ -6,7 +6,7 @@ if (location.protocol === "file:") {
 }
 
 // What scrolls sideways can be reached, and so scrolled, by keyboard; code that does is marked.
-function addTabStops() {
+function markWhatScrolls() {
   for (const box of document.querySelectorAll("div.math > .equation, .pst-scrollable-table-container, .output.text_html")) {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
@@ -18,5 +18,5 @@ function addTabStops() {
     code.classList.toggle("wide", code.scrollWidth > code.clientWidth);
   }
 }
-addEventListener("load", addTabStops);
-addEventListener("resize", addTabStops);
+addEventListener("load", markWhatScrolls);
+addEventListener("resize", markWhatScrolls);
