@@ -95,6 +95,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 # --- notebooks -------------------------------------------------------------------------------------------------------
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """nbval compares drawings letter by letter; here they are compared as drawings."""
+    if type(collector).__name__ == "IPyNbFile":
+        collector.skip_compare += ("image/svg+xml",)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item):
     """Start kernels with the environment the stored outputs were made in; the process of the tests keeps its own."""
@@ -112,7 +118,7 @@ def pytest_runtest_call(item: pytest.Item):
     result = yield
     if not _is_cell(item):
         return result
-    from nb_pictures import compare_pictures, pictures
+    from nb_pictures import compare_drawings, compare_pictures, drawings, pictures
 
     if item.cell.execution_count is None:
         item.raise_cell_error("The stored cell was never executed: run tools/nb.py")
@@ -125,6 +131,12 @@ def pytest_runtest_call(item: pytest.Item):
         for number, pair in enumerate(zip(stored, made, strict=True)):
             if difference := compare_pictures(*pair):
                 item.raise_cell_error(f"Pictures differ (number {number}): {difference}", _keep(item, number, *pair))
+        drawn = drawings(item.cell.outputs), drawings(item.test_outputs)
+        if len(drawn[0]) != len(drawn[1]):
+            item.raise_cell_error(f"{len(drawn[0])} drawings are stored, {len(drawn[1])} were made")
+        for pair in zip(*drawn, strict=True):
+            if difference := compare_drawings(*pair):
+                item.raise_cell_error(f"Drawings differ: {difference}")
     return result
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b",
-)  # fmt: skip
-WITH_BN, WITHOUT_BN = BLUE, ORANGE  # everywhere in the book
+# Okabe & Ito's palette, which colour-blind readers can tell apart. Two of it mean one thing everywhere in the book.
+WITH_BN, WITHOUT_BN = "#0072B2", "#D55E00"
+GREEN, PURPLE, SKY, YELLOW, GREY = "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b"
+WINE, INDIGO = "#882255", "#332288"  # of Tol's palette, for what has more than five kinds
+PALETTE = [GREEN, PURPLE, YELLOW, SKY, GREY, WINE, INDIGO]
 
 
 def use_style() -> None:
-    """Set the style of the book: 6 inches at 100 dpi, so that letters stay readable on a phone."""
+    """Set the style of the book: 6 inches at 100 dpi, so that letters stay readable on a phone.
+
+    In a notebook each figure is stored twice: as the PNG that the tests compare, and as the SVG that the pages show.
+    """
     plt.rcdefaults()
     plt.rcParams.update(
         {
@@ -29,12 +34,18 @@ def use_style() -> None:
             "axes.grid": True,
             "grid.color": "#e5e5e5",
             "axes.axisbelow": True,
-            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY]),
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
             "legend.frameon": False,
             "lines.linewidth": 2,
             "image.cmap": "gray",
+            "image.interpolation": "none",  # the pixels of a small picture, which a page may draw at any size
+            "svg.hashsalt": "bnbook",  # the same names in the SVG at every run
         }
     )
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png", "svg", metadata={"Date": None, "Creator": None})
 
 
 def shared_statistics(ax: Axes, groups: np.ndarray, title: str) -> None:
@@ -45,7 +56,6 @@ def shared_statistics(ax: Axes, groups: np.ndarray, title: str) -> None:
         groups: integer labels, (N, C) for a table of features or (N, C, H, W) for images.
         title: over the picture.
     """
-    palette = [BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY]
     table = groups.reshape(*groups.shape, 1, 1) if groups.ndim == 2 else groups
     n, channels, height, width = table.shape
     for i, c, h, w in np.ndindex(table.shape):
@@ -54,7 +64,7 @@ def shared_statistics(ax: Axes, groups: np.ndarray, title: str) -> None:
                 (c * (width + 0.7) + w, -i * (height + 0.7) - h),
                 0.92,
                 0.92,
-                facecolor=palette[int(table[i, c, h, w]) % len(palette)],
+                facecolor=PALETTE[int(table[i, c, h, w]) % len(PALETTE)],
             )
         )
     ax.set(

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from nb_times import state_time
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,7 @@ def read(path: str | Path) -> NotebookNode:
 def write(nb: NotebookNode, path: str | Path) -> None:
     """Write the normalised notebook, all of it or nothing."""
     path = Path(path)
-    normalise(nb)
+    state_time(normalise(nb))
     nbformat.validate(nb)
     text = nbformat.writes(nb, version=nbformat.NO_CONVERT)
     write_text(text if text.endswith("\n") else text + "\n", path)

@@ -14,14 +14,17 @@ from itertools import pairwise
 import nbformat
 from nb_pictures import check_pictures
 from nb_prose import check_words
+from nb_times import minutes, time_line, visible_lines, words
 from nbformat import NotebookNode
 
-MAX_NOTEBOOK_BYTES = 1_000_000
+MAX_NOTEBOOK_BYTES = 2_000_000
 MIN_EXERCISES = 4
-MAX_READING_MINUTES = 25
+MAX_READING_MINUTES, MAX_MINUTES_WITH_CODE = 25, 35
+MAX_VISIBLE_LINES = 25  # of a cell that is not folded
+MAX_FIRST_WORDS = 60  # between the title and the first figure
 
 KINDS = ("derive", "implement", "experiment", "diagnose")
-OPENING = ("**You will do**", "**You will learn**", "**You need**", "**Reading time**")
+OPENING = ("**You will learn**", "**You need**", "**Time**")
 SECTIONS = ("Remember", "Exercises", "Further reading")
 CHAPTER = re.compile(r"(\d\d)_\w+(\.student)?\.ipynb")
 TRAINED = "nbval-ignore-output"  # tag of cells whose outputs differ between processors
@@ -141,7 +144,8 @@ def check_notebook(nb: NotebookNode, name: str, size: int | None = None) -> list
     problems = [*check_form(nb, size), *check_outputs(nb), *check_pictures(nb), *check_code(nb), *check_trained(nb)]
     problems += [f"prose: {problem}" for problem in check_words(nb)]
     if match := CHAPTER.fullmatch(name):
-        problems += [*check_sections(nb), *check_exercises(nb, f"ch{match[1]}")]
+        problems += [*check_first_screen(nb), *check_lengths(nb), *check_sections(nb)]
+        problems += check_exercises(nb, f"ch{match[1]}")
     return problems
 
 
@@ -255,6 +259,33 @@ def count_trained(nb: NotebookNode) -> int:
     return sum(TRAINED in tags(cell) for _, cell in _code(nb))
 
 
+def check_first_screen(nb: NotebookNode) -> Iterator[str]:
+    """Title and a sentence, the folded imports, the figure: what a reader sees before scrolling."""
+    kinds = [cell.cell_type for cell in nb.cells[:4]]
+    if kinds != ["markdown", "code", "code", "markdown"]:
+        yield f"the first cells are {kinds}: title and sentence, imports, figure, then words"
+        return
+    title, imports, figure, _ = nb.cells[:4]
+    if not title.source.startswith("# ") or words(title.source) > MAX_FIRST_WORDS or ":::" in title.source:
+        yield f"the first cell is not a title and a sentence of at most {MAX_FIRST_WORDS} words"
+    if "hide-input" not in tags(imports):
+        yield "the imports are not folded (tag hide-input)"
+    if "hide-input" not in tags(figure) or not any("image/png" in o.get("data", {}) for o in figure.outputs):
+        yield "the second code cell is no figure whose code is folded (tag hide-input)"
+
+
+def check_lengths(nb: NotebookNode) -> Iterator[str]:
+    """Visible cells with one purpose, a chapter that is read in one sitting."""
+    for number, cell in _code(nb):
+        if (lines := visible_lines(cell)) > MAX_VISIBLE_LINES:
+            yield f"cell {number} shows {lines} lines of code, at most {MAX_VISIBLE_LINES}: fold a check, or split it"
+    read, code, _ = minutes(nb)
+    if read > MAX_READING_MINUTES:
+        yield f"the words take {read} minutes, at most {MAX_READING_MINUTES} are accepted"
+    if read + code > MAX_MINUTES_WITH_CODE:
+        yield f"words and visible code take {read} + {code} minutes, at most {MAX_MINUTES_WITH_CODE} are accepted"
+
+
 def check_sections(nb: NotebookNode) -> Iterator[str]:
     """The opening and the closing sections that every chapter has."""
     opening = []
@@ -267,11 +298,8 @@ def check_sections(nb: NotebookNode) -> Iterator[str]:
     for phrase in OPENING:
         if phrase not in text:
             yield f"the opening, before the first section, has no {phrase}"
-    if match := re.search(r"\*\*Reading time\*\*\D*(\d+)", text):
-        if int(match[1]) > MAX_READING_MINUTES:
-            yield f"the reading time is {match[1]} minutes, at most {MAX_READING_MINUTES} are accepted"
-    elif OPENING[-1] in text:
-        yield "**Reading time** names no number of minutes"
+    if OPENING[-1] in text and time_line(nb) not in text:
+        yield f"the times are not those of the chapter, write it again with tools/nb.py: {time_line(nb)}"
     headings = re.findall(r"^## +(.+?) *$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.M)
     for section in SECTIONS:
         if section not in headings:

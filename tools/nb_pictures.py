@@ -1,12 +1,14 @@
 """The pictures among a notebook's outputs: small, described in words, and compared as a reader would see them.
 
-``nb_guards.check_notebook`` asks for the first two; ``conftest.py`` compares while nbval executes.
+A figure is stored as PNG, which is compared, and as SVG, which the pages show. ``nb_guards.check_notebook`` asks for
+both, for their size and their words; ``conftest.py`` compares while nbval executes.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,8 +18,10 @@ from nbformat import NotebookNode
 MAX_PICTURE_BYTES = 80_000
 MAX_BYTES_PER_PIXEL = 0.3  # of those that are larger than most, as a tall table with letters in every line
 MAX_PICTURE_WIDTH = 1000  # pixels
-MAX_PICTURE_DPI = 100
+PICTURE_DPI = 100
 MIN_ALT_LENGTH = 20
+PHONE = 390  # CSS pixels: there a figure is as wide as the window
+MIN_LETTER = 9  # CSS pixels on a phone
 
 
 def pictures(outputs: Iterable[NotebookNode]) -> list[bytes]:
@@ -26,6 +30,13 @@ def pictures(outputs: Iterable[NotebookNode]) -> list[bytes]:
         base64.b64decode(output["data"]["image/png"])
         for output in outputs or []
         if "image/png" in (output.get("data") or {})
+    ]
+
+
+def drawings(outputs: Iterable[NotebookNode]) -> list[str]:
+    """The SVG files among the outputs of a cell."""
+    return [
+        output["data"]["image/svg+xml"] for output in outputs or [] if "image/svg+xml" in (output.get("data") or {})
     ]
 
 
@@ -51,6 +62,34 @@ def compare_pictures(stored: bytes, made: bytes) -> str | None:
     return None
 
 
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NAME = re.compile(r"\b[a-z][0-9a-f]{10}\b")  # matplotlib's, made of all digits of a path
+UNSEEN = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+MAX_SHIFT = 0.5  # points
+
+
+def compare_drawings(stored: str, made: str) -> str | None:
+    """How the second SVG differs from the first: other elements, or a number that is not near. None where it does not."""
+    parts = []
+    for svg in (stored, made):
+        names: dict[str, str] = {}
+        svg = NAME.sub(lambda match: names.setdefault(match[0], f"name-{len(names)}"), UNSEEN.sub("", svg))  # noqa: B023
+        parts.append((NUMBER.split(svg), [float(number) for number in NUMBER.findall(svg)]))
+    (words, numbers), (new_words, new_numbers) = parts
+    if words != new_words:
+        place = next((k for k, (a, b) in enumerate(zip(words, new_words, strict=False)) if a != b), -1)
+        return f"the stored drawing has {words[place].strip()[:80]!r} where the new one has {new_words[place].strip()[:80]!r}"
+    shift = max((abs(a - b) for a, b in zip(numbers, new_numbers, strict=True)), default=0.0)
+    return f"numbers of the drawing differ by up to {shift:.3g}" if shift > MAX_SHIFT else None
+
+
+def smallest_letter(svg: str) -> float:
+    """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales each line of text by its size / 100."""
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) * PICTURE_DPI / 72
+    sizes = [float(s) * 100 for s in re.findall(r'<g[^>]* transform="[^"]*scale\(([\d.]+) -[\d.]+\)', svg)]
+    return min(sizes, default=np.inf) * PICTURE_DPI / 72 * min(1, PHONE / width)
+
+
 def _pixels(png: bytes) -> np.ndarray:
     from PIL import Image
 
@@ -60,22 +99,19 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def check_pictures(nb: NotebookNode) -> Iterator[str]:
-    """One small PNG a cell, with an alternative text that says what is seen in words."""
-    from PIL import Image
-
+    """One small picture a cell, sharp on every display, with an alternative text that says what is seen in words."""
     for number, cell in enumerate(nb.cells):
-        found = pictures(cell.get("outputs", []))
+        outputs = cell.get("outputs", [])
+        found, drawn = pictures(outputs), drawings(outputs)
         if len(found) > 1:
             yield f"cell {number}: {len(found)} pictures share one alternative text: make one picture a cell"
+        if len(drawn) != len(found):
+            yield f"cell {number}: {len(found)} PNG and {len(drawn)} SVG: plotting.use_style() makes both of a figure"
         for png in found:
-            image = Image.open(io.BytesIO(png))
-            most = max(MAX_PICTURE_BYTES, int(MAX_BYTES_PER_PIXEL * image.width * image.height))
-            if len(png) > most:
-                yield f"cell {number}: the picture has {len(png)} bytes, at most {most} are accepted"
-            if image.width > MAX_PICTURE_WIDTH:
-                yield f"cell {number}: the picture is {image.width} pixels wide, at most {MAX_PICTURE_WIDTH} accepted"
-            if (dpi := image.info.get("dpi", (0,))[0]) > MAX_PICTURE_DPI + 0.5:  # stored as a whole number per metre
-                yield f"cell {number}: the picture has {dpi:.0f} dots per inch, at most {MAX_PICTURE_DPI} are accepted"
+            yield from (f"cell {number}: {problem}" for problem in _check_png(png))
+        for svg in drawn:
+            if (size := smallest_letter(svg)) < MIN_LETTER:
+                yield f"cell {number}: letters of {size:.1f} pixels on a phone, at least {MIN_LETTER} are asked for"
         if found:
             settings = cell.metadata.get("mystnb", {})
             alt = str(settings.get("image", {}).get("alt", "")).strip()
@@ -85,3 +121,16 @@ def check_pictures(nb: NotebookNode) -> Iterator[str]:
                 yield f"cell {number}: {numbers[0]!r} in the alternative text: say shape and direction, not values"
             if numbers := measured_numbers(str(settings.get("figure", {}).get("caption", ""))):
                 yield f"cell {number}: {numbers[0]!r} in the caption: numbers live in outputs"
+
+
+def _check_png(png: bytes) -> Iterator[str]:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png))
+    most = max(MAX_PICTURE_BYTES, int(MAX_BYTES_PER_PIXEL * image.width * image.height))
+    if len(png) > most:
+        yield f"the picture has {len(png)} bytes, at most {most} are accepted"
+    if image.width > MAX_PICTURE_WIDTH:
+        yield f"the picture is {image.width} pixels wide, at most {MAX_PICTURE_WIDTH} accepted"
+    if (dpi := image.info.get("dpi", (0,))[0]) > PICTURE_DPI + 0.5:  # stored as a whole number per metre
+        yield f"the picture has {dpi:.0f} dots per inch, at most {PICTURE_DPI} are accepted"

@@ -57,6 +57,11 @@ def picture(dpi: int, width: float, noise: bool = False) -> Callable[[NotebookNo
     return plant
 
 
+def smaller(nb: NotebookNode) -> None:
+    data = cell_with(nb, "bins").outputs[0].data
+    data["image/svg+xml"] = data["image/svg+xml"].replace("scale(0.11 -0.11)", "scale(0.055 -0.055)")
+
+
 def strip(nb: NotebookNode) -> None:
     cell = cell_with(nb, "bins")
     cell.execution_count, cell.outputs = None, []
@@ -99,6 +104,9 @@ FAULTS: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
     "large picture": (picture(100, 9, noise=True), "bytes, at most"),
     "wide picture": (picture(100, 11), "1100 pixels wide"),
     "fine picture": (picture(200, 2), "200 dots per inch"),
+    "drawing alone": (lambda nb: cell_with(nb, "bins").outputs[0].data.pop("image/png"), "0 PNG and 1 SVG"),
+    "picture alone": (lambda nb: cell_with(nb, "bins").outputs[0].data.pop("image/svg+xml"), "1 PNG and 0 SVG"),
+    "small letters": (smaller, "letters of 7.2 pixels on a phone"),
     "no alternative text": (lambda nb: cell_with(nb, "bins").metadata.mystnb.pop("image"), "alternative text"),
     "short alternative text": (alt("A histogram"), "alternative text"),
     "number in the alternative text": (alt("The histogram is highest at 0.5, in the middle."), "'0.5' in the alternat"),
@@ -118,7 +126,21 @@ FAULTS: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
     "assertion never run": (edit("assert 0", "assert", "def f():\n    assert"), "asserts anything"),
     "prose": (edit("All of it", "All of it", "The accuracy is 0.91"), "'0.91'"),
     "no opening": (edit("**You need**", "**You need**", "You need"), "no **You need**"),
-    "long": (edit("**You need**", "5 minutes", "45 minutes"), "reading time is 45"),
+    "times": (edit("**Time**", "1 minute to read", "2 minutes to read"), "the times are not those of the chapter"),
+    "long to read": (edit("All of it", "All of it", "word " * 6000), "the words take 27 minutes"),
+    "long with code": (
+        lambda nb: (
+            edit("All of it", "All of it", "word " * 5000)(nb),
+            edit("assert 0", "print", "0\n" * 130 + "print")(nb),
+        ),
+        "take 23 + 13 minutes",
+    ),
+    "long cell": (edit("assert 0", "print", "0\n" * 24 + "print"), "shows 26 lines of code, at most 25"),
+    "words first": (edit("# A trial", "Two lines", "Two lines " * 40), "not a title and a sentence of at most 60"),
+    "box first": (edit("# A trial", "Two lines", ":::{note}\nTwo lines\n:::\n"), "not a title and a sentence"),
+    "imports shown": (tag("import numpy"), "the imports are not folded"),
+    "no figure first": (tag("bins"), "no figure whose code is folded"),
+    "section first": (lambda nb: nb.cells.insert(1, copy.deepcopy(nb.cells[0])), "title and sentence, imports, figure"),
     "no section": (edit("All of it", "## Remember", "## Keep"), "'## Remember'"),
     "three exercises": (remove("ex-trial-4"), "3 exercises"),
     "kind": (edit("ex-trial-3", "Experiment", "Derive"), "no exercise to experiment"),
@@ -165,7 +187,7 @@ def test_static_guards_fail(fault: str, chapter: NotebookNode) -> None:
 
 
 def test_a_large_file_fails(chapter: NotebookNode) -> None:
-    assert guards.check_notebook(chapter, "01_trial.ipynb", 1_000_000) != []
+    assert guards.check_notebook(chapter, "01_trial.ipynb", 2_000_000) != []
 
 
 def test_chapter_rules_are_for_chapters(chapter: NotebookNode) -> None:

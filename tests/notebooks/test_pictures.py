@@ -28,7 +28,10 @@ ax.plot([2, 1, 3], color="{}", label="without")
 ax.set_title("The spread of {} by layer")
 plt.show()"""
 CELLS: dict[str, tuple[str, str | None]] = {
-    "imports": ("import matplotlib.pyplot as plt\nimport numpy as np", None),
+    "imports": (
+        "import matplotlib.pyplot as plt\nimport numpy as np\nfrom bnbook import plotting\nplotting.use_style()",
+        None,
+    ),
     "threads": ("import os\nprint(os.environ['OMP_NUM_THREADS'])", None),
     "dot moved": (SCATTER, SCATTER.replace("fig,", "x[7] += 0.1\nfig,")),
     "rounding only": (SCATTER, SCATTER.replace("fig,", "x *= 1 + 1e-9\nfig,")),
@@ -36,6 +39,10 @@ CELLS: dict[str, tuple[str, str | None]] = {
     "word of the title": (LINES.format("C0", "C1", "gradients"), LINES.format("C0", "C1", "activity")),
     "colours swapped": (LINES.format("C0", "C1", "gradients"), LINES.format("C1", "C0", "gradients")),
     "bins": ("plt.hist(x, bins=30, range=(-3, 3))\nplt.show()", "plt.hist(x, bins=5, range=(-3, 3))\nplt.show()"),
+    "drawing shifted": (SCATTER, None),
+    "drawing recoloured": (SCATTER, None),
+    "drawing lost": (SCATTER, None),
+    "drawing near": (SCATTER, None),
     "another size": ("plt.figure(figsize=(4, 3))\nplt.plot(x)\nplt.show()", "plt.plot(x)\nplt.show()"),
     "a second picture": ("plt.plot(x)\nplt.show()", "plt.plot(x)\nplt.show()\nplt.plot(y)\nplt.show()"),
     "printed number": ("print(2 + 2)", "print(2 + 3)"),
@@ -50,7 +57,7 @@ CELLS: dict[str, tuple[str, str | None]] = {
     "trained, wrong": ("print(np.random.default_rng().uniform())\nassert x.size == 40", "assert x.size == 41"),
     "the end": ("print('the end')", None),
 }
-PASS = {"imports", "threads", "rounding only", "dot not moved", "trained", "the end"}
+PASS = {"imports", "threads", "rounding only", "dot not moved", "drawing near", "trained", "the end"}
 
 
 def test_a_good_repository_passes(repo: Path) -> None:
@@ -72,6 +79,22 @@ def test_notebooks_are_collected_from_the_root_only(repo: Path) -> None:
     assert ".ipynb::Cell" not in pytest_in(repo, "tests", "--collect-only", "-q").stdout
 
 
+def _spoil_drawing(data: dict[str, str], how: str) -> None:
+    """Leave the PNG as it is, and change the SVG."""
+    svg = data.pop("image/svg+xml")
+    place = re.compile(r'<use xlink:href="(#\w+)" x="([\d.]+)"')
+    assert place.search(svg)
+    spoilt = {
+        "drawing shifted": place.sub(lambda m: f'<use xlink:href="{m[1]}" x="{float(m[2]) + 1}"', svg, count=1),
+        "drawing near": place.sub(lambda m: f'<use xlink:href="{m[1]}" x="{float(m[2]) + 0.1}"', svg, count=1),
+        "drawing recoloured": svg.replace("#009e73", "#d55e00"),
+        "drawing lost": None,
+    }[how]
+    assert spoilt != svg
+    if spoilt is not None:
+        data["image/svg+xml"] = spoilt
+
+
 def test_stale_outputs_fail(tmp_path: Path) -> None:
     """Sources that changed after the execution, and outputs that were removed: each cell fails by itself."""
     folder = repository(tmp_path)
@@ -83,7 +106,9 @@ def test_stale_outputs_fail(tmp_path: Path) -> None:
         cell.source = later or cell.source
         if name == "outputs stripped":
             cell.execution_count, cell.outputs = None, []
-        if name.endswith("lost"):
+        if name.startswith("drawing"):
+            _spoil_drawing(cell.outputs[-1].data, name)
+        elif name.endswith("lost"):
             cell.outputs = []
     tool.write(nb, path)
 
@@ -95,5 +120,6 @@ def test_stale_outputs_fail(tmp_path: Path) -> None:
         for case in ElementTree.parse(folder / "report.xml").iter("testcase")
     }
     assert results == {name: name in PASS for name in CELLS}, done.stdout
+    assert "numbers of the drawing differ by up to 1" in done.stdout
     assert re.search(r"Pictures differ \(number 0\): \d+ of \d+ pixels differ clearly", done.stdout)
     assert list(folder.glob("_build/pictures/faults-cell2-0-*.png"))

@@ -27,20 +27,19 @@ def check(name, answer):
 OPENING = """\
 # A trial chapter
 
-**You will do** something.
-**You will learn** something.
-**You need** nothing.
-**Reading time** 5 minutes.
+Two lines about a batch.
 
 ```{code-cell}
+:tags: [hide-input]
+
 import matplotlib.pyplot as plt
 import numpy as np
 from trial_checking import check
+
+from bnbook import plotting
+
+plotting.use_style()
 ```
-
-## A figure
-
-The batch is $x = 0.5$ and `momentum` is `0.1`.
 
 ```{code-cell}
 ---
@@ -58,6 +57,15 @@ fig, ax = plt.subplots(figsize=(4, 3))
 ax.hist(rng.normal(size=1000), bins=30)
 plt.show()
 ```
+
+**You will learn** something.
+**You need** nothing.
+
+**Time**
+
+## A section
+
+The batch is $x = 0.5$ and `momentum` is `0.1`.
 
 +++ {"tags": ["margin"]}
 

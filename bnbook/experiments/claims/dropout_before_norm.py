@@ -75,7 +75,7 @@ def figure(rows: list[dict]) -> Figure:
 
     picture, ax = plt.subplots(figsize=(6, 4.4))
     found = comparisons(rows)
-    colors = plotting.BLUE, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
+    colors = plotting.SKY, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
     for at, comparison in enumerate(found):
         values = [100 * (comparison.a[seed] - comparison.b[seed]) for seed in comparison.seeds]
         color = colors[at % len(colors)]
