@@ -69,7 +69,7 @@ MAX_SHIFT = 0.5  # points
 
 
 def compare_drawings(stored: str, made: str) -> str | None:
-    """How the second SVG differs from the first: other elements, or a number that is not near. None where it does not."""
+    """How the second SVG differs from the first, in its elements or by a number that is not near; None where it does not."""
     parts = []
     for svg in (stored, made):
         names: dict[str, str] = {}
@@ -78,13 +78,14 @@ def compare_drawings(stored: str, made: str) -> str | None:
     (words, numbers), (new_words, new_numbers) = parts
     if words != new_words:
         place = next((k for k, (a, b) in enumerate(zip(words, new_words, strict=False)) if a != b), -1)
-        return f"the stored drawing has {words[place].strip()[:80]!r} where the new one has {new_words[place].strip()[:80]!r}"
+        was, now = (side[place].strip()[:80] for side in (words, new_words))
+        return f"the stored drawing has {was!r} where the new one has {now!r}"
     shift = max((abs(a - b) for a, b in zip(numbers, new_numbers, strict=True)), default=0.0)
     return f"numbers of the drawing differ by up to {shift:.3g}" if shift > MAX_SHIFT else None
 
 
 def smallest_letter(svg: str) -> float:
-    """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales each line of text by its size / 100."""
+    """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales a line of text by its size / 100."""
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) * PICTURE_DPI / 72
     sizes = [float(s) * 100 for s in re.findall(r'<g[^>]* transform="[^"]*scale\(([\d.]+) -[\d.]+\)', svg)]
     return min(sizes, default=np.inf) * PICTURE_DPI / 72 * min(1, PHONE / width)

@@ -1,7 +1,8 @@
 """How long a chapter takes: counted, not guessed, and written into its opening whenever the notebook is written.
 
 Reading is counted at 220 words a minute, formulas as a few words each; visible code at ten lines a minute, the speed of
-someone who reads it; an exercise of level n as 5 n minutes. What is folded (code of figures, checks, solutions) is free.
+someone who reads it; an exercise of level n as 5 n minutes. What is folded (code of figures, checks, solutions) is not
+counted.
 """
 
 from __future__ import annotations
