@@ -69,7 +69,7 @@ MAX_SHIFT = 0.5  # points
 
 
 def compare_drawings(stored: str, made: str) -> str | None:
-    """How the second SVG differs from the first, in its elements or by a number that is not near; None where it does not."""
+    """How the second SVG differs from the first, in its elements or by a number; None where it does not."""
     parts = []
     for svg in (stored, made):
         names: dict[str, str] = {}
@@ -85,7 +85,7 @@ def compare_drawings(stored: str, made: str) -> str | None:
 
 
 def smallest_letter(svg: str) -> float:
-    """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales a line of text by its size / 100."""
+    """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales text by its size / 100."""
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) * PICTURE_DPI / 72
     sizes = [float(s) * 100 for s in re.findall(r'<g[^>]* transform="[^"]*scale\(([\d.]+) -[\d.]+\)', svg)]
     return min(sizes, default=np.inf) * PICTURE_DPI / 72 * min(1, PHONE / width)

@@ -43,7 +43,7 @@ HEAD = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
 
 def in_the_dark(colour: str) -> str:
-    """A grey turned over between the theme's ink and paper; a colour of the book by its twin; all others as they are."""
+    """A grey turned over between the theme's ink and paper; a colour of the book by its twin; others stay."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     if max(red, green, blue) - min(red, green, blue) > 8:
         return TWINS.get(colour, colour)
