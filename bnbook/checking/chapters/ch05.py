@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ... import textbook
 from ...textbook import per_channel
+from ..compare import TOLERANCES, max_difference
 from ..exercises import Wrong, checker, same
 
 Array = np.ndarray
@@ -266,6 +269,30 @@ def negative(answer, rng) -> None:
         raise Wrong("The squares overflow: a smaller mean is enough.")
     if not var < 0:
         raise Wrong(f"The one-pass variance of this batch is {var:.4g}, the true one {x.astype(float).var():.4g}.")
+
+
+@checker("ch05.unseen")
+def unseen(answer, rng) -> None:
+    """`answer()` is the shape of a batch on which float32 does not show a biased running variance."""
+    shape = answer() if callable(answer) else answer
+    if not isinstance(shape, tuple | list) or len(shape) not in (2, 4) or not all(_is_size(size) for size in shape):
+        raise Wrong(f"Return a shape, (N, C) or (N, C, H, W) of positive integers, not {shape!r}.")
+    values = math.prod(shape)
+    if values > 1_000_000:
+        raise Wrong(f"A batch of {values:,} values is larger than a million.")
+    if (m := values // shape[1]) < 2:
+        raise Wrong("Training needs more than one value for each channel.")
+    x = rng.normal(size=shape)
+    layer, biased = Layer(shape[1]), Layer(shape[1], fault="biased variance")
+    layer.forward(x)
+    biased.forward(x)
+    found, tolerated = max_difference(biased.running_var, layer.running_var), TOLERANCES["float32"]["output"]
+    if found > tolerated:
+        raise Wrong(f"The comparison sees the mistake: {found:.1e} with {m} values for each channel.")
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0
 
 
 FAULTS = (

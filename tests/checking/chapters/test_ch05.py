@@ -160,6 +160,7 @@ RIGHT = {
     "ch05.state": Layer,
     "ch05.from_output": from_output,
     "ch05.negative": lambda: offset(1e5),
+    "ch05.unseen": lambda: (64, 1, 100, 100),
     "ch05.diagnose": diagnose,
 }
 
@@ -226,6 +227,15 @@ WRONG = {
         "overflow": lambda: np.array([1e30, 2e30], np.float32),
         "nan": lambda: np.array([1, np.nan], np.float32),
         "one value": lambda: np.array([1e5], np.float32),
+    },
+    "ch05.unseen": {
+        "few values": lambda: (9, 4),
+        "many values in many channels": lambda: (64, 100, 10, 10),
+        "too many values": lambda: (101, 1, 100, 100),
+        "one value": lambda: (1, 1_000_000),
+        "no shape": lambda: 640_000,
+        "five axes": lambda: (2, 1, 80, 80, 80),
+        "a fraction": lambda: (64, 1, 1e2, 1e2),
     },
     "ch05.diagnose": {
         **{f"always {fault}": lambda layer, fault=fault: fault for fault in FAULTS},
