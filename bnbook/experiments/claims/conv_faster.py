@@ -111,6 +111,6 @@ def figure(rows: list[dict]) -> Figure:
         ax.plot(10 ** fmean(map(log10, factors)), at + 0.15, "D", ms=5, color="k")
     ax.axvline(1, color="k", lw=0.8)
     ax.set(xscale="log", xlabel="times fewer updates")
-    ax.set_yticks(range(len(found)), [comparison.name for comparison in found], fontsize=9)
+    ax.set_yticks(range(len(found)), [comparison.name for comparison in found])
     ax.invert_yaxis()
     return picture

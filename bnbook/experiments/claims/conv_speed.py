@@ -165,7 +165,6 @@ def figure(rows: list[dict]) -> Figure:
             for steps, values in zip(budgets(rows), scores, strict=True):
                 ax.plot([steps] * len(values), values, "o", color=color, ms=3, alpha=0.5)
         ax.set(xscale="log", title=", ".join(place))
-        ax.title.set_fontsize(10)
         ax.set_xticks(budgets(rows), budgets(rows))
         ax.minorticks_off()
     for ax in axes[-1]:

@@ -157,9 +157,9 @@ def figure(rows: list[dict]) -> Figure:
                     ax.plot(depth, sum(values) / len(values), "o", ms=10, mfc="none", color="k", mew=1)
         ax.axhline(0.1, color="k", ls=":", lw=1)
         ax.set(xscale="log", xlim=(4, 100), ylim=(0, 0.9), title=f"{network}\n{names[norm]}")
-        ax.set_xticks(DEPTHS, DEPTHS, fontsize=9)
+        ax.set_xticks(DEPTHS, DEPTHS)
         ax.minorticks_off()
     axes[0].set_ylabel("test accuracy")
-    picture.supxlabel("hidden layers", fontsize=11)
+    picture.supxlabel("hidden layers")
     picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return picture

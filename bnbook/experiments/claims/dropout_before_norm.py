@@ -73,7 +73,7 @@ def figure(rows: list[dict]) -> Figure:
 
     from ... import plotting
 
-    picture, ax = plt.subplots(figsize=(6, 4.4))
+    picture, ax = plt.subplots(figsize=(6.4, 4.6))
     found = comparisons(rows)
     colors = plotting.SKY, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
     for at, comparison in enumerate(found):
@@ -86,7 +86,7 @@ def figure(rows: list[dict]) -> Figure:
         ax.plot(100 * difference.mean, at + 0.15, "D", color=color, ms=6)
     ax.axvline(0, color="k", lw=1)
     ax.axvline(100 * DELTA, color="k", lw=1, ls=":")
-    ax.set_yticks(range(len(found)), [comparison.name for comparison in found], fontsize=9)
+    ax.set_yticks(range(len(found)), [comparison.name for comparison in found])
     ax.invert_yaxis()
     ax.set_xlabel("gain in test accuracy (points)")
     return picture

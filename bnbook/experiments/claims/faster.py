@@ -86,7 +86,6 @@ def figure(rows: list[dict]) -> Figure:
             ax.plot(steps, curves.mean(axis=0), color=color, label=arm)
         ax.axhline(mark(rows, optimizer, init), color="k", ls=":", lw=1)
         ax.set(title=f"{optimizer}\n{INITS[init]}", ylim=(0.6, 0.9))
-        ax.title.set_fontsize(10)
     for ax in axes[-1]:
         ax.set_xlabel("updates")
     for ax in axes[:, 0]:

@@ -199,5 +199,5 @@ def figure(rows: list[dict]) -> Figure:
                 ax.plot(lr, choice.means[lr,], "o", ms=10, mfc="none", mew=1.5, color=colors[place])
         ax.set(title=WORDS[activation], xlabel="learning rate", xscale="log", ylim=(0.5, 0.9))
     axes[0].set_ylabel("validation accuracy")
-    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return picture

@@ -132,7 +132,6 @@ def figure(rows: list[dict]) -> Figure:
             ax.plot(thousands, curves.mean(axis=0), color=color, label=arm)
         ax.axhline(0.1, color="k", ls=":", lw=1)
         ax.set(title=title, xlabel="thousand updates", ylim=(0, 1))
-        ax.title.set_fontsize(10)
     axes[0].set_ylabel("validation accuracy")
     axes[0].legend(loc="center right")
     return picture
