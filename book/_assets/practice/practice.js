@@ -109,7 +109,7 @@
     const note = make(
       "span",
       { class: "practice-note" },
-      `loads Python with NumPy (${megabytes} MB) once for this page; nothing leaves your computer. `,
+      `Loads Python with NumPy (${megabytes} MB) once for this page; nothing leaves your computer. `,
       make("a", { href: licences }, "Licences"),
     );
     const bar = make("div", { class: "practice-bar" }, start, note);
@@ -200,6 +200,7 @@
     );
     cell.querySelector(".cell_input").replaceWith(box);
     calling.querySelector(".cell_output")?.remove();
+    calling.querySelector(".copybtn")?.remove(); // from the editor the keyboard comes to "Run"
     calling.append(
       make("div", { class: "practice-bar" }, run, stop, reset),
       said,

@@ -34,6 +34,8 @@ def judge(before, answer, call):
             message += f". {absent[error.name]} is not in the page: the notebook of this chapter has it"
         elif isinstance(error, ModuleNotFoundError):
             message += ". The page has Python and NumPy alone: the notebook of this chapter has more"
+        elif "bnbook/_data" in str(error):
+            message = "Of the images the page has the validation set alone: data.load('val')"
         return {"passed": False, "message": message, "trace": trace(error)}
     error = checked.error
     return {"passed": checked.passed, "message": repr(checked), "trace": trace(error) if error else ""}
