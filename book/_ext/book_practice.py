@@ -328,7 +328,7 @@ def prepare(app: Sphinx, config: Config) -> None:
     try:
         engine(), fetch(SHIM)
     except ConnectionError as error:
-        raise SphinxError(str(error)) from error  # before anything is built
+        raise SphinxError(str(error)) from None  # before anything is built; its causes would hide the line
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
