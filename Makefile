@@ -1,9 +1,10 @@
 # Every target is one line that can be typed. Settings: PYTHON=python3.12, VENV=folder, PIP_ARGS="--extra-index-url ...",
-# and of test-core NUMPY=1.26
+# of test-core NUMPY=1.26, and of book and serve PRACTICE=1
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 NUMPY ?=
+PRACTICE ?= $(BNBOOK_PRACTICE)
 
 # Of the reader's shell: they would lead Python to other packages than those of the environment.
 unexport PYTHONHOME PYTHONPATH
@@ -13,7 +14,7 @@ export PYTHONUTF8 = 1
 .PHONY: book test check test-core lab serve bench lint clean
 
 book: reading  ## build the pages and say where they are
-	"$(VENV)/bin/jupyter-book" build . -W --keep-going
+	BNBOOK_PRACTICE="$(PRACTICE)" "$(VENV)/bin/jupyter-book" build . -W --keep-going
 	@"$(VENV)/bin/python" -c "import pathlib; print('Open', pathlib.Path('_build/html/index.html').resolve().as_uri())"
 
 # As many workers as processors; a file stays on one worker, and the longest files start first.

@@ -18,10 +18,13 @@ _CHECKERS: dict[str, Callable[[Any, np.random.Generator], None]] = {}
 
 
 class Checked:
-    """What a check found. `passed` is True, False, or None for an exercise that was not attempted."""
+    """What a check found. `passed` is True, False, or None for an exercise that was not attempted.
 
-    def __init__(self, exercise: str, passed: bool | None, message: str) -> None:
-        self.exercise, self.passed, self.message = exercise, passed, message
+    `error` is what the answer raised, where it did.
+    """
+
+    def __init__(self, exercise: str, passed: bool | None, message: str, error: Exception | None = None) -> None:
+        self.exercise, self.passed, self.message, self.error = exercise, passed, message, error
 
     def __repr__(self) -> str:
         return f"{self.exercise}: {self.message}"
@@ -72,7 +75,7 @@ def check(exercise: str, answer: Any) -> Checked:
     except ModuleNotFoundError:
         raise  # what is missing is a package, not an answer
     except Exception as error:
-        return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
+        return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}", error)
     return Checked(exercise, True, "correct")
 
 
