@@ -10,18 +10,29 @@ import importlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _CHECKERS: dict[str, Callable[[Any, np.random.Generator], None]] = {}
+_ASKED: dict[str, Asked] = {}
+
+
+class Asked(NamedTuple):
+    """What an exercise asks for: the name of a function, or of a value."""
+
+    name: str
+    value: bool = False
 
 
 class Checked:
-    """What a check found. `passed` is True, False, or None for an exercise that was not attempted."""
+    """What a check found. `passed` is True, False, or None for an exercise that was not attempted.
 
-    def __init__(self, exercise: str, passed: bool | None, message: str) -> None:
-        self.exercise, self.passed, self.message = exercise, passed, message
+    `error` is what the answer raised, where it did.
+    """
+
+    def __init__(self, exercise: str, passed: bool | None, message: str, error: Exception | None = None) -> None:
+        self.exercise, self.passed, self.message, self.error = exercise, passed, message, error
 
     def __repr__(self) -> str:
         return f"{self.exercise}: {self.message}"
@@ -35,11 +46,16 @@ class _NotAttempted(Exception):
     pass
 
 
-def checker(exercise: str) -> Callable:
-    """Register a function `(answer, rng)` that raises `Wrong` unless the answer holds."""
+def checker(exercise: str, name: str = "", value: bool = False) -> Callable:
+    """Register a function `(answer, rng)` that raises `Wrong` unless the answer holds.
+
+    `name` is what the exercise calls the answer, where it is not the last part of `exercise`; with `value` it is a
+    value, not a function.
+    """
 
     def register(function: Callable[[Any, np.random.Generator], None]) -> Callable:
         _CHECKERS[exercise] = function
+        _ASKED[exercise] = Asked(name or exercise.partition(".")[2], value)
         return function
 
     return register
@@ -72,7 +88,7 @@ def check(exercise: str, answer: Any) -> Checked:
     except ModuleNotFoundError:
         raise  # what is missing is a package, not an answer
     except Exception as error:
-        return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}")
+        return Checked(exercise, False, f"not yet. Your answer raised {type(error).__name__}: {error}", error)
     return Checked(exercise, True, "correct")
 
 

@@ -13,7 +13,7 @@ from ..numeric import numeric_gradient
 Array = np.ndarray
 
 
-@checker("ch04.center")
+@checker("ch04.center", name="center_backward")
 def center(answer, rng) -> None:
     """`answer(grad_y)` is the input gradient of y = x − μ."""
     for m in (3, 2, 1, *rng.integers(3, 30, 5)):
@@ -27,7 +27,7 @@ def center(answer, rng) -> None:
         )
 
 
-@checker("ch04.scale")
+@checker("ch04.scale", name="scale_backward")
 def scale(answer, rng) -> None:
     """`answer(grad_y, x, eps)` is the input gradient of y = x/√(⟨x²⟩ + ε)."""
     for m in (2, *rng.integers(3, 20, 8)):
@@ -44,7 +44,7 @@ def scale(answer, rng) -> None:
         )
 
 
-@checker("ch04.dx")
+@checker("ch04.dx", name="grad_x")
 def dx(answer, rng) -> None:
     """`answer(grad_y, x, weight, eps)` is the input gradient in training for (N, C) and (N, C, *)."""
     for shape in ((6, 2), (3, 2, 4), (3, 2, 2, 4), (2, 3, 2, 1, 4)):

@@ -172,7 +172,7 @@ def _step(rng, layer, reference: Layer, x: Array, what: str, flip: bool = False)
         raise Wrong("The layer changed an array it was given; work on a copy.")
 
 
-@checker("ch05.layer")
+@checker("ch05.layer", name="make_layer")
 def layer(answer, rng) -> None:
     """`answer(num_features, eps, momentum)` makes a layer."""
     for shape in SHAPES:
@@ -192,7 +192,7 @@ def layer(answer, rng) -> None:
             _step(rng, made, reference, _batch(rng, shape), f"back in training {where}", flip=True)
 
 
-@checker("ch05.state")
+@checker("ch05.state", name="make_saved_layer")
 def state(answer, rng) -> None:
     """`answer(num_features, eps, momentum)` makes a layer that can be saved and loaded."""
     shape = (6, 3, 4, 5)

@@ -27,7 +27,7 @@ def covering(answer, rng) -> None:
             )
 
 
-@checker("ch07.shifted")
+@checker("ch07.shifted", name="conv2d_shifted")
 def shifted(answer, rng) -> None:
     """`answer(x, weight)` is the convolution for stride 1 and no padding."""
     for n, c, f, h, w, kh, kw in ((2, 3, 4, 6, 5, 3, 2), (1, 1, 2, 4, 7, 1, 3), (3, 2, 1, 5, 5, 5, 5)):
@@ -41,7 +41,7 @@ def shifted(answer, rng) -> None:
         )
 
 
-@checker("ch07.blind")
+@checker("ch07.blind", name="kernel_blind_to_slopes", value=True)
 def blind(answer, rng) -> None:
     """`answer` is a 3×3 kernel that answers zero to planes, and not to a spot or to an edge."""
     try:

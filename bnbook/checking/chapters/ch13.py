@@ -121,7 +121,7 @@ def setting(answer, rng) -> None:
 NETWORKS = ("ReLU", "linear", "no normalization")
 
 
-@checker("ch13.network")
+@checker("ch13.network", name="network_of")
 def network(answer, rng) -> None:
     """`answer(sizes, m)` names the network whose gradients have these sizes, first layer first."""
     cases = [("ReLU", 8), ("ReLU", 64), ("ReLU", 128), ("linear", 4), ("linear", 8), ("linear", 10)]

@@ -133,7 +133,7 @@ def profile(kind: str, rng: np.random.Generator, blocks: int, width: int = 128, 
     return np.array(skip), np.array(added)
 
 
-@checker("ch14.block")
+@checker("ch14.block", name="block_of")
 def block(answer, rng) -> None:
     """`answer(skip, branch)` names the block that a residual network is made of."""
     for kind in rng.permutation(np.repeat(BLOCKS, 20)).tolist():

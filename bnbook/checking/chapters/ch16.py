@@ -10,7 +10,7 @@ from ..exercises import Wrong, checker, one_change, positive, repeatable, same
 Array = np.ndarray
 
 
-@checker("ch16.shift")
+@checker("ch16.shift", name="shift_of")
 def shift(answer, rng) -> None:
     """`answer(w, mean, cov, q)` is Var(w·u) in evaluation over that in training, with dropout of a share q on u."""
     for features in (1, 1, *rng.integers(2, 9, 6)):
