@@ -229,6 +229,22 @@ def test_a_notebook_is_run_from_top_to_bottom_in_one_process(tmp_path):
     assert rows["ch04.dx"][0] == "not checked" and rows["ch04.dx"][1].startswith("not reached: cell 14")
 
 
+@pytest.mark.long
+def test_the_notebook_of_a_learner(tmp_path):
+    """A whole chapter without solutions, from top to bottom, with three of them typed into the stubs."""
+    import nb as tool
+
+    chapter = tool.read(BOOK / "02_forward.ipynb")
+    student = tool.student(chapter)
+    solutions = [cell.source for cell in chapter.cells if "solution" in cell.metadata.get("tags", [])]
+    stubs = [cell for cell in student.cells if "exercise" in cell.metadata.get("tags", [])]
+    for stub, solution in list(zip(stubs, solutions, strict=True))[:3]:
+        stub.source = solution.rpartition("check(")[0]
+    tool.write(student, tmp_path / "done.ipynb")
+    found = report.report(tmp_path / "done.ipynb", timeout=300)
+    assert report.summary(found) == "3 right, 0 wrong, 1 not attempted"
+
+
 def test_the_list_is_that_of_the_book(capsys):
     """Ids, titles, levels; and the names in the package are those of the stubs."""
     pages = {exercise.page: exercise.chapter for exercise in catalogue()}
