@@ -64,8 +64,8 @@ CELL_METADATA = ("jupyter", "mystnb", "tags")
 STUDENT = ROOT / "_build" / "student"
 EXERCISES = re.compile(r"^## Exercises *\n", re.MULTILINE)
 FOR_LEARNERS = (
-    "Type your answer in place of `NotImplemented`, run the cell, then the one below it: `check` says whether it holds, "
-    "and why not.",
+    "Type your answer in place of `NotImplemented`, run the cell, then the one below it: `check` says whether it "
+    "holds, and why not.",
     "Level 1 applies a formula of the chapter, level 2 puts some of them together, "
     "level 3 needs an idea that the chapter does not spell out.",
 )
