@@ -159,7 +159,7 @@ def recognized(got: Any, mistakes: Mapping[str, Any], hint: str = "", *, tol: fl
 def _agree(array: np.ndarray, expected: np.ndarray, tol: float) -> bool:
     if array.shape != expected.shape:
         return False
-    if np.isnan(expected).any():
+    if not np.isfinite(expected).all():
         return bool(np.array_equal(array, expected, equal_nan=True))
     scale = max(float(np.max(np.abs(expected), initial=0)), 1e-12)
     difference = array ^ expected if array.dtype == expected.dtype == bool else np.abs(array - expected)
@@ -169,13 +169,15 @@ def _agree(array: np.ndarray, expected: np.ndarray, tol: float) -> bool:
 def _in_general(array: np.ndarray, expected: np.ndarray, tol: float) -> str:
     """The mistakes that are the same in every exercise."""
     if array.shape != expected.shape:
-        return "It is transposed." if array.ndim == 2 and _agree(array.T, expected, tol) else ""
+        if array.ndim == 2 and _agree(array.T, expected, tol):
+            return "It is transposed."
+        return "The values are right." if _agree(array.ravel(), expected.ravel(), tol) else ""
     if array.dtype == bool or not np.any(expected):
         return ""
     if _agree(-array, expected, tol):
         return "The sign is wrong."
     ratio = np.vdot(expected, array) / np.vdot(expected, expected)
-    if expected.size > 2 and ratio != 0 and _agree(array, ratio * expected, tol):
+    if expected.size > 2 and ratio != 0 and abs(ratio - 1) > 0.01 and _agree(array, ratio * expected, tol):
         return f"Every value is {ratio:.4g} times what it should be."
     return ""
 

@@ -81,7 +81,7 @@ def normalize(answer, rng) -> None:
                 expected,
                 f"x̂ of a batch of shape {shape} with ε = {eps:.3g}",
                 tol=1e-10 if dtype is np.float64 else 1e-4,
-                hint="Keep the channel axis, average over all the others, and put ε inside the root.",
+                hint="Keep the channel axis, average over all the others.",
                 mistakes=mistakes,
             )
 

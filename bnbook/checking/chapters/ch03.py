@@ -14,12 +14,12 @@ from ..exercises import Wrong, checker, same
 @checker("ch03.without_start")
 def without_start(answer, rng) -> None:
     """`answer(running, start, momentum, steps)` is the running mean with the share of its initial value taken out."""
-    for _ in range(20):
+    for case in range(20):
         # Few steps and a small momentum: the start still has a weight that shows in the message.
         momentum, start, steps = (
             rng.uniform(0.02, 0.3),
             rng.choice([-1, 1]) * rng.uniform(2, 8),
-            int(rng.integers(1, 12)),
+            int(rng.integers(1, 12)) if case else 2,
         )
         batches = rng.normal(rng.normal() * 3, 1, steps)
         weights = momentum * (1 - momentum) ** np.arange(steps)[::-1]
@@ -33,6 +33,7 @@ def without_start(answer, rng) -> None:
             hint="Subtract the start times its weight; then let the weights of the batches add up to one again.",
             mistakes={
                 "The weights of the batches do not yet add up to one.": running - start * left,
+                "That is the running mean as it was.": running,
                 "The start is still in it.": running / (1 - left),
                 "α is the weight of the new value, not of the old one.": (running - start * momentum**steps)
                 / (1 - momentum**steps),
@@ -127,6 +128,7 @@ def pool(answer, rng) -> None:
                 "That is inside the batches; their means differ as well.": inside,
                 "That is between the means; the values of a batch differ as well.": between,
                 "A larger batch has a larger say.": variances.mean() + means.var(),
+                "A larger batch has a larger say, and the means differ.": variances.mean(),
                 "It divides by the number of values, not by one less.": (inside + between) * 60 / 59,
             },
         )

@@ -51,7 +51,9 @@ def scale(answer, rng) -> None:
             hint="Two paths: direct, and through the mean square. Nothing is centred.",
             mistakes={
                 "The path through the mean square is missing.": g / root,
-                "Nothing is centred here: there is no path through a mean.": g / root - g.mean() / root - path,
+                "Nothing is centred here: that is batch normalization.": _gradient(
+                    g[:, None], x[:, None], np.ones(1), eps
+                )[:, 0],
                 "Every value makes only 1/m of the mean square.": g / root - m * path,
                 "A larger mean square makes y smaller: its path has the other sign.": g / root + path,
                 "Count the powers of the root in the path through the mean square.": g / root - path * root**2,
@@ -60,10 +62,10 @@ def scale(answer, rng) -> None:
         )
 
 
-def _gradient(g: Array, x: Array, weight: Array, eps: float, mean=True, var=True, gamma=True, axes=None) -> Array:
+def _gradient(g: Array, x: Array, weight: Array, eps: float, mean=True, var=True, gamma=True, axes=None, ddof=0):
     """The input gradient for (N, C) and (N, C, *), or without a path; axes other than those of a channel are wrong."""
     axes = textbook.channel_axes(x) if axes is None else axes
-    inv_std = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+    inv_std = 1 / np.sqrt(x.var(axis=axes, keepdims=True, ddof=ddof) + eps)
     x_hat = (x - x.mean(axis=axes, keepdims=True)) * inv_std
     paths = mean * g.mean(axis=axes, keepdims=True) + var * x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
     return (textbook.per_channel(weight, x) if gamma else 1) * inv_std * (g - paths)
@@ -93,6 +95,7 @@ def dx(answer, rng) -> None:
                 "That is evaluation, where the statistics are constants.": _gradient(g, x, weight, eps, False, False),
                 "γ is missing.": _gradient(g, x, weight, eps, gamma=False),
                 "ε is missing.": _gradient(g, x, weight, 0),
+                "The variance divides by m, not by m − 1.": _gradient(g, x, weight, eps, ddof=1),
             }
             | (
                 {

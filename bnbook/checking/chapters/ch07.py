@@ -16,8 +16,10 @@ def covering(answer, rng) -> None:
         starts = range(-padding, length + padding - kernel + 1, stride)
         return sum(start <= i < start + kernel for start in starts)
 
-    def of_all_windows(i, length, kernel, stride, padding):
-        return (i + padding) // stride - -(-(i + padding - kernel + 1) // stride) + 1
+    def endless(i, length, kernel, stride, padding, first=None, last=None):
+        """The number as if windows went on, before the first one or behind the last one."""
+        begin, end = -(-(i + padding - kernel + 1) // stride), (i + padding) // stride
+        return max(min(end, end if last is None else last) - max(begin, begin if first is None else first) + 1, 0)
 
     cases = []
     for _ in range(60):
@@ -27,10 +29,16 @@ def covering(answer, rng) -> None:
         cases.append((i, length, kernel, int(rng.integers(1, 6)), int(rng.integers(0, 4))))
     answers, expected = [answer(*case) for case in cases], [count(*case) for case in cases]
     mistakes = {
-        "There are only H' windows: none before the first, none behind the last.": [of_all_windows(*c) for c in cases],
+        "There are only H' windows: none before the first, none behind the last.": [endless(*case) for case in cases],
+        "No window stands behind the last one.": [endless(*case, first=0) for case in cases],
+        "No window stands before the first one.": [
+            endless(i, n, k, s, p, last=(n + 2 * p - k) // s) for i, n, k, s, p in cases
+        ],
         "Pixel i stands at i + p once the border is there.": [count(*case[:4], 0) for case in cases],
         "That is the number of all windows.": [(n + 2 * p - k) // s + 1 for _, n, k, s, p in cases],
-        "That is how many windows cover a pixel on average, inside.": [k // s for _, _, k, s, _ in cases],
+        "Near the ends there are fewer, and where k is no multiple of s sometimes.": [
+            -(-k // s) for _, _, k, s, _ in cases
+        ],
     }
     for got, right, (i, length, kernel, stride, padding) in zip(answers, expected, cases, strict=True):
         if got != right:

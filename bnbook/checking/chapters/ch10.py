@@ -96,6 +96,7 @@ def snapshot(answer, rng) -> None:
             raise Wrong('Return a dictionary with the keys "model", "optimizer" and "random".')
         before = copy.deepcopy(taken)
         _go_on(model, optimizer, batches[4:])
+        after = copy.deepcopy(taken)
 
         file = io.BytesIO()
         torch.save(taken, file)  # later: as a checkpoint that is kept in memory would be written
@@ -118,18 +119,18 @@ def snapshot(answer, rng) -> None:
             if not torch.equal(value, other.state_dict()[name]):
                 raise Wrong(
                     f"After four more updates {name} differs from that of the training that was never interrupted. "
-                    + _what_is_lost(before, taken, drawn)
+                    + _what_is_lost(before, after, drawn)
                 )
 
 
-def _what_is_lost(before: dict, taken: dict, drawn) -> str:
-    """Why training from what was `taken` goes another way; `before` is a copy of it from the moment it was taken."""
+def _what_is_lost(before: dict, after: dict, drawn) -> str:
+    """Why training from a snapshot goes another way: what it was, and what it was after training went on."""
     import torch
 
-    moved = [name for name, value in before["model"].items() if not torch.equal(value, taken["model"][name])]
+    moved = [name for name, value in before["model"].items() if not torch.equal(value, after["model"][name])]
     if moved:
         return f"The snapshot has changed since it was taken, in {moved[0]}: training goes on in the same arrays."
-    if str(before["optimizer"]) != str(taken["optimizer"]):
+    if str(before["optimizer"]) != str(after["optimizer"]):
         return "The snapshot has changed since it was taken, in the optimizer: training goes on in the same arrays."
     if not before["optimizer"].get("state"):
         return "The optimizer has a memory as well."

@@ -74,11 +74,10 @@ def updates_to(answer, rng) -> None:
             hint="The first time counts.",
             mistakes={
                 "The goal is reached between two marks: the curve is a line there.": marks[first],
-                "That is the mark before.": marks[first - 1] if first else np.nan,
                 "That is its index: give the number of updates.": first,
                 "That is the last time: the first one counts.": marks[reached[-1]],
-                "Nothing is known before the first mark.": 0 if first == 0 else np.nan,
-            },
+            }
+            | ({"That is the mark before.": marks[first - 1]} if first else {"Nothing is known before it.": 0}),
         )
 
 

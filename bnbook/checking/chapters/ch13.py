@@ -50,7 +50,7 @@ def similarity(answer, rng) -> None:
         x[1] = 3.1 * x[0]  # a cosine of 1, or of 1 and a rounding error
         unit = x / np.linalg.norm(x, axis=1, keepdims=True)
         cosines = np.clip((unit @ unit.T)[np.triu_indices(n, k=1)], -1, 1)
-        with_itself, dots = (unit @ unit.T).ravel(), (x @ x.T)[np.triu_indices(n, k=1)]
+        with_itself, dots = (unit @ unit.T)[np.triu_indices(n)], (x @ x.T)[np.triu_indices(n, k=1)]
         same(
             answer(x, layers),
             _after(layers, cosines).mean(),
@@ -61,8 +61,9 @@ def similarity(answer, rng) -> None:
                 "Rounding can make a cosine larger than 1.": np.nan,
                 "Every pair goes through the layers by itself, not their mean.": _after(layers, cosines.mean()),
                 "No row is paired with itself.": _after(layers, with_itself).mean(),
+                "Take every pair once, and no row with itself.": _after(layers, (unit @ unit.T).ravel()).mean(),
                 "That is one layer too many.": _after(layers + 1, cosines).mean(),
-                "That is one layer too few.": _after(layers - 1, cosines).mean() if layers else np.inf,
+                "That is one layer too few.": _after(layers - 1, cosines).mean(),
                 "A cosine is that of rows of length 1.": _after(layers, dots).mean(),
             },
         )

@@ -40,7 +40,7 @@ def branch(h: Array, W1: Array, W2: Array) -> Array:
 @checker("ch14.skipinit")
 def skipinit(answer, rng) -> None:
     """`answer(h, W1, W2, alpha, grad_y)` returns the block's output and the gradients for h and for alpha."""
-    for alpha in (0.0, 1.0, *rng.normal(size=3)):
+    for alpha in (*rng.normal(size=3), 0.0, 1.0):
         n, c, hidden = (int(size) for size in rng.integers(3, 12, 3))
         h, grad_y = rng.normal(size=(2, n, c))
         W1, W2 = rng.normal(size=(hidden, c)), rng.normal(size=(c, hidden))
@@ -84,7 +84,8 @@ def skipinit(answer, rng) -> None:
             mistakes={
                 "The derivative for alpha does not contain alpha.": alpha * alone,
                 "alpha is one number: add up over all values.": grad_y * f,
-                "alpha is the same for all units and examples: add up over both.": np.sum(grad_y * f, axis=0),
+                "alpha is the same for all examples: add up over them as well.": np.sum(grad_y * f, axis=1),
+                "alpha is the same for all units: add up over them as well.": np.sum(grad_y * f, axis=0),
                 "Add up, do not average.": np.mean(grad_y * f),
                 "alpha multiplies the branch, not the output.": np.sum(grad_y * (h + alpha * f)),
             },

@@ -81,7 +81,7 @@ def calibration_error(answer, rng) -> None:
                 / bins,
                 "That is the largest gap.": abs(gap).max(),
                 "A gap has no sign: take its size, in every bin.": shares @ gap,
-                "A gap has no sign: take its size, in every bin, before they are added.": abs(shares @ gap),
+                "That is the gap of all examples together: take its size in every bin.": abs(shares @ gap),
                 "A confidence of exactly 1 belongs into the last bin.": fewer @ abs(gap_of_fewer),
                 "Take the means of a bin first, then their difference.": abs(right - likeliest).mean(),
                 "It is a share, not a percentage.": 100 * error(probabilities, labels, bins),

@@ -27,6 +27,9 @@ def shift(answer, rng) -> None:
             hint="What does a mask add to the variance of one input?",
             mistakes={
                 "It is upside down.": (evaluation + noise) / evaluation,
+                "Without a mask inputs that go together move w·u together: take the whole matrix.": w**2
+                @ np.diag(cov)
+                / (w**2 @ np.diag(cov) + noise),
                 "A mask scales the mean of an input as well.": evaluation
                 / (evaluation + q / (1 - q) * (w**2 @ np.diag(cov))),
                 "Every input has a mask of its own.": evaluation
@@ -70,6 +73,7 @@ def absorb(answer, rng) -> None:
                 "The mean and β go into the bias.": through + bias,
                 "β goes into the bias as well.": through + bias - weight @ (a * mean),
                 "The mean goes into the bias as well.": through + bias + weight @ beta,
+                "The mean is subtracted, also in the bias.": through + bias + weight @ (beta + a * mean),
                 "The bias of the linear layer is lost.": expected - bias,
                 "The weight has not taken anything over.": given + bias + weight @ (beta - a * mean),
                 "ε is missing.": (u - mean) / np.sqrt(var) * gamma @ weight.T + beta @ weight.T + bias,

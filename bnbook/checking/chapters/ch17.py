@@ -34,9 +34,9 @@ def guaranteed(answer, rng) -> None:
         )
 
 
-def network(rng: np.random.Generator):
+def network(rng: np.random.Generator, least: int = 2):
     """A small network without normalization: its weights, and its gradients as a function of the weights."""
-    widths = rng.integers(3, 7, int(rng.integers(3, 6)))
+    widths = rng.integers(3, 7, int(rng.integers(least + 1, 6)))
     weights = [rng.normal(0, 1.2 / math.sqrt(n), (m, n)) for n, m in pairwise(widths)]
     x, target = rng.normal(size=(12, widths[0])), rng.normal(size=(12, widths[-1]))
 
@@ -67,8 +67,8 @@ def _shifts(own: list[Array], gradient, moved: list[list[Array]], of_the_end: bo
 @checker("ch17.gradient_shift")
 def gradient_shift(answer, rng) -> None:
     """`answer(weights, gradient, lr)` lists ‖G′−G‖/‖G‖ of every layer but the first, by definition 2.1."""
-    for _ in range(20):  # with two layers some mistakes do not show
-        weights, gradient = network(rng)
+    for case in range(20):  # with two layers some mistakes do not show
+        weights, gradient = network(rng, least=2 if case else 3)
         lr = float(rng.uniform(0.2, 1))
         own = gradient(weights)
         after = [w - lr * g for w, g in zip(weights, own, strict=True)]
@@ -91,7 +91,9 @@ def gradient_shift(answer, rng) -> None:
                     "All layers before layer i move, not only the one.": [
                         [*weights[: i - 1], after[i - 1], *weights[i:]] for i in layers
                     ],
-                    "The layers before layer i move, not those behind it.": [weights[:i] + after[i:] for i in layers],
+                    "The layers before layer i move, not those behind it.": [
+                        weights[: i + 1] + after[i + 1 :] for i in layers
+                    ],
                 }.items()
             }
             | {
