@@ -17,7 +17,7 @@ Which function answers which exercise, in a .py file:
   - a function (or value) named ch02_normalize answers ch02.normalize;
   - a function with the name that the exercise asks for, such as normalize, where one exercise alone asks for it.
 `python -m bnbook.checking list` prints both names. A name that several exercises ask for, such as diagnose, is an error
-that names them. What the file imports does not count, and no exercise is `NotImplemented`.
+that names them. What the file imports does not count; `NotImplemented` counts as not attempted.
 
 In a notebook the cells are run from top to bottom, those tagged "solution" left out, and what check(...) says is
 collected; where an exercise is checked more than once, the last time counts. Nothing is written.

@@ -104,7 +104,9 @@ def weight_std(answer, rng) -> None:
             ratio = np.exp(np.mean(logs))
             if not 0.5 < ratio < 2:
                 hint = f"Try {'larger' if ratio < 1 else 'smaller'} weights."
-                mistakes = {"That is a variance.": (2 if name == "relu" else 25 / 9) / n}
+                mistakes = {
+                    "That is a variance.": min((gain / n for gain in (1, 2, 25 / 9)), key=lambda v: abs(v - std))
+                }
                 if name == "relu":
                     mistakes["That keeps the outputs of the linear part; ReLU loses half of their square."] = (
                         1 / np.sqrt(n)
