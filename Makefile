@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH
 # All files are UTF-8, whatever the locale.
 export PYTHONUTF8 = 1
 
-.PHONY: book test check test-core lab serve bench lint clean
+.PHONY: book test check test-core lab student serve bench lint clean
 
 book: reading  ## build the pages and say where they are
 	BNBOOK_PRACTICE="$(PRACTICE)" "$(VENV)/bin/jupyter-book" build . -W --keep-going
@@ -35,6 +35,9 @@ test-core:  ## run the tests that need no PyTorch, on another Python or NumPy
 
 lab: everything  ## open the notebooks
 	"$(VENV)/bin/jupyter" lab book
+
+student: everything  ## write the notebooks without their solutions
+	"$(VENV)/bin/python" tools/nb.py student
 
 serve: book  ## show the built pages at http://localhost:8000
 	"$(VENV)/bin/python" -m http.server 8000 --bind localhost --directory _build/html

@@ -5,7 +5,8 @@
     python tools/nb.py apply --keep-outputs forward.md NB          the same when only words changed: nothing is executed
     python tools/nb.py run book/02_forward.ipynb ...               execute again
     python tools/nb.py check [NB ...]                              the static guards (all chapters by default)
-    python tools/nb.py student book/02_forward.ipynb -o mine.student.ipynb  the notebook without solutions and outputs
+    python tools/nb.py student                        all chapters without solutions and outputs, in _build/student/
+    python tools/nb.py student book/02_forward.ipynb -o mine.student.ipynb                         the same of one
 
 A notebook whose code fails is left as it was: the failing cell and its traceback are printed, the exit status is 1.
 """
@@ -61,6 +62,14 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 LANGUAGE_INFO = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("jupyter", "mystnb", "tags")
 # jupytext's header names its version and the kernel: the first changes by itself, the second is always the same.
+STUDENT = ROOT / "_build" / "student"
+EXERCISES = re.compile(r"^## Exercises *\n", re.MULTILINE)
+FOR_LEARNERS = (
+    "Type your answer in place of `NotImplemented`, run the cell, then the one below it: `check` says whether it "
+    "holds, and why not.",
+    "Level 1 applies a formula of the chapter, level 2 puts some of them together, "
+    "level 3 needs an idea that the chapter does not spell out.",
+)
 HEADER = re.compile(r"\A---\n(?=(?:jupytext|kernelspec):)(?:.*\n)*?---\n+")
 
 
@@ -308,10 +317,30 @@ def run(path: str | Path) -> NotebookNode:
 
 
 def student(nb: NotebookNode) -> NotebookNode:
-    """A copy of ``nb`` without the cells tagged ``solution`` and without outputs."""
+    """A copy of ``nb`` without the cells tagged ``solution`` and without outputs, which says how to answer."""
     nb = copy.deepcopy(nb)
     nb.cells = [cell for cell in nb.cells if "solution" not in cell.metadata.get("tags", [])]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and EXERCISES.search(cell.source):
+            said = "".join(f"\n{line}" for line in FOR_LEARNERS if line not in cell.source)
+            cell.source = EXERCISES.sub(
+                lambda heading, said=said: f"{heading[0]}{said}\n" if said else heading[0], cell.source
+            )
     return normalise(strip_outputs(nb))
+
+
+def students() -> None:
+    """Write all notebooks for learners. Those that are there may hold answers: they stay."""
+    for path in notebooks():
+        target = STUDENT / path.name
+        if target.exists():
+            print(f"{target.relative_to(ROOT)} stays as it is: move it away to have it made again")
+        else:
+            write(student(read(path)), target)
+    results = STUDENT / "results"  # chapters read them beside the notebook
+    if (BOOK / "results").is_dir() and not results.exists():
+        results.symlink_to(os.path.relpath(BOOK / "results", STUDENT))
+    print(f"{STUDENT.relative_to(ROOT)} has the notebooks without solutions")
 
 
 def notebooks() -> list[Path]:
@@ -345,9 +374,9 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("notebooks", type=Path, nargs="+")
     sub = commands.add_parser("check", help="run the static guards")
     sub.add_argument("notebooks", type=Path, nargs="*")
-    sub = commands.add_parser("student", help="write a notebook without solutions and outputs")
-    sub.add_argument("notebook", type=Path)
-    sub.add_argument("-o", "--output", type=Path, required=True)
+    sub = commands.add_parser("student", help="write all notebooks, or one, without solutions and outputs")
+    sub.add_argument("notebook", type=Path, nargs="?")
+    sub.add_argument("-o", "--output", type=Path, help="where to write the one")
     args = parser.parse_args(arguments)
     try:
         if args.command == "text":
@@ -368,7 +397,11 @@ def main(arguments: list[str] | None = None) -> int:
             found = report(paths)
             print(f"{len(paths)} notebooks, {found} problems")
             return int(found > 0)
+        elif args.command == "student" and not args.notebook:
+            students()
         elif args.command == "student":
+            if not args.output:
+                raise NotebookError("say with -o where to write the notebook")
             if args.output.exists() and args.output.samefile(args.notebook):
                 raise NotebookError(f"{args.output} is the notebook itself: give another name")
             write(student(read(args.notebook)), args.output)

@@ -10,11 +10,20 @@ import importlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _CHECKERS: dict[str, Callable[[Any, np.random.Generator], None]] = {}
+_ASKED: dict[str, Asked] = {}
+
+
+class Asked(NamedTuple):
+    """What an exercise asks for: the name of a function, or of a value."""
+
+    name: str
+    value: bool = False
 
 
 class Checked:
@@ -38,11 +47,16 @@ class _NotAttempted(Exception):
     pass
 
 
-def checker(exercise: str) -> Callable:
-    """Register a function `(answer, rng)` that raises `Wrong` unless the answer holds."""
+def checker(exercise: str, name: str = "", value: bool = False) -> Callable:
+    """Register a function `(answer, rng)` that raises `Wrong` unless the answer holds.
+
+    `name` is what the exercise calls the answer, where it is not the last part of `exercise`; with `value` it is a
+    value, not a function.
+    """
 
     def register(function: Callable[[Any, np.random.Generator], None]) -> Callable:
         _CHECKERS[exercise] = function
+        _ASKED[exercise] = Asked(name or exercise.partition(".")[2], value)
         return function
 
     return register
@@ -100,8 +114,21 @@ def _watched(answer: Any) -> Any:
     return call
 
 
-def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "") -> None:
-    """Raise `Wrong` unless `got` has the shape of `expected` and its values up to `tol` times their scale."""
+def same(
+    got: Any,
+    expected: Any,
+    what: str,
+    *,
+    tol: float = 1e-8,
+    hint: str = "",
+    mistakes: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Raise `Wrong` unless `got` has the shape of `expected` and its values up to `tol` times their scale.
+
+    Args:
+        hint: ends the message, unless the mistake is recognized.
+        mistakes: of known mistakes, what to say and the result that each gives.
+    """
     expected = np.asarray(expected)
     if got is None:
         raise Wrong(f"{what} is None: did you forget to return it?")
@@ -111,12 +138,48 @@ def same(got: Any, expected: Any, what: str, *, tol: float = 1e-8, hint: str = "
         raise Wrong(f"{what} should be an array of shape {expected.shape}, got {type(got).__name__}.") from None
     if array.dtype.kind not in "biufc":
         raise Wrong(f"{what} should be an array of numbers, got dtype {array.dtype}.")
+    if _agree(array, expected, tol):
+        return
+    hint = recognized(array, mistakes, tol=tol) or _in_general(array, expected, tol) or hint
     if array.shape != expected.shape:
         raise Wrong(f"{what} should have shape {expected.shape}, got {array.shape}. {hint}".rstrip())
+    raise Wrong(f"{what} is {_short(array)}, expected {_short(expected)}. {hint}".rstrip())
+
+
+def recognized(got: Any, mistakes: Mapping[str, Any], hint: str = "", *, tol: float = 1e-8) -> str:
+    """What to say of a wrong result: the words of the one known mistake that gives it; `hint` for none or several."""
+    try:
+        array = np.asarray(got, dtype=float)
+    except (TypeError, ValueError):
+        return hint
+    found = [words for words, result in mistakes.items() if _agree(array, np.asarray(result, dtype=float), tol)]
+    return found[0] if len(found) == 1 else hint
+
+
+def _agree(array: np.ndarray, expected: np.ndarray, tol: float) -> bool:
+    if array.shape != expected.shape:
+        return False
+    if not np.isfinite(expected).all():
+        return bool(np.array_equal(array, expected, equal_nan=True))
     scale = max(float(np.max(np.abs(expected), initial=0)), 1e-12)
     difference = array ^ expected if array.dtype == expected.dtype == bool else np.abs(array - expected)
-    if not (np.isfinite(array).all() and np.max(difference, initial=0) <= tol * scale):
-        raise Wrong(f"{what} is {_short(array)}, expected {_short(expected)}. {hint}".rstrip())
+    return bool(np.isfinite(array).all() and np.max(difference, initial=0) <= tol * scale)
+
+
+def _in_general(array: np.ndarray, expected: np.ndarray, tol: float) -> str:
+    """The mistakes that are the same in every exercise."""
+    if array.shape != expected.shape:
+        if array.ndim == 2 and _agree(array.T, expected, tol):
+            return "It is transposed."
+        return "The values are right." if _agree(array.ravel(), expected.ravel(), tol) else ""
+    if array.dtype == bool or not np.any(expected):
+        return ""
+    if _agree(-array, expected, tol):
+        return "The sign is wrong."
+    ratio = np.vdot(expected, array) / np.vdot(expected, expected)
+    if expected.size > 2 and ratio != 0 and abs(ratio - 1) > 0.01 and _agree(array, ratio * expected, tol):
+        return f"Every value is {ratio:.4g} times what it should be."
+    return ""
 
 
 def one_change(answer: Any, base: Mapping[str, Any], **example: Any) -> tuple[str, Any]:

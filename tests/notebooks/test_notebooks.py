@@ -45,6 +45,22 @@ def test_list_of_cells_that_are_not_compared(capsys: pytest.CaptureFixture) -> N
         print("", *lines, sep="\n")
 
 
+@every_notebook
+def test_learners_are_told_how_and_not_what(path: Path) -> None:
+    """The version without solutions has no line that only a solution has, and the words for learners once."""
+    nb = tool.read(path)
+    if not (found := guards.exercises(nb)):
+        return
+    solutions = [cell for _, _, code in found for cell in code if "solution" in guards.tags(cell)]
+    text = "\n".join(cell.source for cell in tool.student(nb).cells)
+    elsewhere = "\n".join(cell.source for cell in nb.cells if cell not in solutions)
+    lines = {line.strip() for cell in solutions for line in cell.source.splitlines()}
+    assert [line for line in lines if line in text and line not in elsewhere] == []
+    assert [text.count(line) for line in tool.FOR_LEARNERS] == [1, 1]
+    again = "\n".join(cell.source for cell in tool.student(tool.student(nb)).cells)
+    assert again == text
+
+
 def cells_for_learners(path: Path) -> list[NotebookNode]:
     """The imports, stubs and checks of the version without solutions.
 

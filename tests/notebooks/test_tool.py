@@ -103,6 +103,23 @@ def test_student_version(repo: Path) -> None:
     assert "return 1" not in "".join(cell.source for cell in nb.cells)
     assert not any(cell.outputs for cell in nb.cells if cell.cell_type == "code")
     assert nb_command(repo, "student", "book/01_trial.ipynb", "-o", "book/01_trial.ipynb").returncode == 1
+    assert "say with -o where" in nb_command(repo, "student", "book/01_trial.ipynb").stderr
+
+
+def test_all_student_versions(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the results that chapters read; what a learner typed stays."""
+    for name, folder in {"ROOT": "", "BOOK": "book", "STUDENT": "_build/student"}.items():
+        monkeypatch.setattr(tool, name, repo / folder)
+    (repo / "book" / "results").mkdir()
+    (repo / "book" / "results" / "a.json").touch()
+    for _ in range(2):
+        assert tool.main(["student"]) == 0
+        path = repo / "_build" / "student" / "01_trial.ipynb"
+        assert (path.parent / "results" / "a.json").is_file()
+    assert tool.read(path) == tool.student(tool.read(repo / "book" / "01_trial.ipynb"))
+    path.write_text("answers", encoding="utf-8")
+    tool.main(["student"])
+    assert path.read_text(encoding="utf-8") == "answers"
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exercises import Wrong, checker, same
+from ..exercises import Wrong, checker, recognized, same
 from ..numeric import numeric_gradient
 
 
@@ -16,14 +16,20 @@ def grad_logits(answer, rng) -> None:
         shifted = z - z.max()
         return -(q * (shifted - np.log(np.exp(shifted).sum()))).sum()
 
-    for classes in (2, 3, 7):
+    for classes in (3, 2, 7):
         z, q = 2 * rng.normal(size=classes), rng.dirichlet(np.ones(classes))
+        p = np.exp(z) / np.exp(z).sum()
         same(
             answer(z, q),
             numeric_gradient(lambda v, q=q: loss(v, q), z),
             f"The gradient for {classes} classes",
             tol=1e-6,
             hint="Write log p_k = z_k − log Σ e^z, and use that the q add up to 1.",
+            mistakes={
+                "That is the softmax alone: where is the truth?": p,
+                "The truth is a distribution, not its most likely class alone.": p - (q == q.max()),
+                "A logit is also in the sum under the probabilities of the other classes.": q * (p - 1),
+            },
         )
 
 
@@ -47,7 +53,9 @@ def layer_backward(answer, rng) -> None:
             numeric_gradient(lambda v, x=x, b=bias: layer(x, v, b), weight, g, step=1e-7),
             numeric_gradient(lambda v, x=x, w=weight: layer(x, w, v), bias, g, step=1e-7),
         )
-        for name, a, b in zip(("x", "weight", "bias"), got, expected, strict=True):
+        no_bias = g * (x @ weight.T > 0)
+        without = (g @ weight, g.T @ x, g.sum(axis=0)), (no_bias @ weight, no_bias.T @ x, no_bias.sum(axis=0))
+        for name, a, b, no_relu, unbiased in zip(("x", "weight", "bias"), got, expected, *without, strict=True):
             same(
                 a,
                 b,
@@ -56,6 +64,11 @@ def layer_backward(answer, rng) -> None:
                 hint="First let g through only where the ReLU's output is positive."
                 if np.shape(a) == b.shape
                 else "A gradient has the shape of what it is for.",
+                mistakes={
+                    "The ReLU is missing: g goes through only where its output is positive.": no_relu,
+                    "The ReLU sees the bias as well.": unbiased,
+                    "It is N times too small: sum over the examples.": b / n,
+                },
             )
 
 
@@ -75,9 +88,15 @@ def largest_rate(answer, rng) -> None:
             per_step = np.abs(1 - factor * bound * a)  # what a step multiplies each |w_i| by
             if (per_step.max() < 1) != converges:
                 what = "does not converge" if converges else "still converges"
+                mistakes = {
+                    "There a step just ends at the bottom; one that overshoots a little converges, too.": 1 / a.max(),
+                    "That is the bound of the flattest direction: all of them have to converge.": 2 / a.min(),
+                    "That is the bound for the mean curvature: every direction has to converge.": 2 / a.mean(),
+                    "The directions do not mix: their curvatures do not add up.": 2 / a.sum(),
+                }
+                hint = recognized(bound, mistakes, "By what does one step multiply each w_i?")
                 raise Wrong(
-                    f"For a = {np.round(a, 3)} you say {bound:.4g}, but η = {factor * bound:.4g} {what}. "
-                    "By what does one step multiply each w_i?"
+                    f"For a = {np.round(a, 3)} you say {bound:.4g}, but η = {factor * bound:.4g} {what}. {hint}"
                 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exercises import Wrong, checker, same
+from ..exercises import Wrong, checker, recognized, same
 
 
 @checker("ch01.factor")
@@ -13,11 +13,22 @@ def factor(answer, rng) -> None:
     for k in range(20):
         n_in, var_w = int(rng.integers(5, 2000)), 10 ** rng.uniform(-5, 0)
         slope = (0.0, 1.0, -1.0)[k] if k < 3 else rng.uniform(-1, 1)
+        half = (slope**2 + 1) / 2
         same(
             answer(n_in, var_w, slope),
-            n_in * var_w * (slope**2 + 1) / 2,
+            n_in * var_w * half,
             f"The factor for n_in = {n_in}, Var(w) = {var_w:.3g} and slope {slope:.3g}",
             hint="Half of the mean square comes from positive z, half from negative z, which the slope scales.",
+            mistakes={
+                "The mean square of what the slope scales takes the slope squared.": n_in * var_w * (slope + 1) / 2,
+                "That is the factor of ReLU: negative values come through as well.": n_in * var_w / 2,
+                "Only half of the values are positive, and half negative.": n_in * var_w * (slope**2 + 1),
+                "Every unit adds up n_in terms.": var_w * half,
+                "That is the factor of the root mean square.": np.sqrt(n_in * var_w * half),
+                "That is the factor of the variance: the mean counts in a mean square.": n_in
+                * var_w
+                * (half - (1 - slope) ** 2 / (2 * np.pi)),
+            },
         )
 
 
@@ -43,18 +54,34 @@ def standardize(answer, rng) -> None:
             result = np.asarray(result)
             if result.shape != table.shape:
                 raise Wrong(f"The {name} table should have shape {table.shape}, got {result.shape}.")
-            expected = (table - train.mean(axis=0)) / std
-            if not np.allclose(result[:, constant], expected[:, constant], rtol=1e-8, atol=1e-8):
-                raise Wrong(
-                    f"In the {name} table, the column of a feature that never varies in training is not only centred. "
-                    "Its computed deviation can be a rounding error instead of zero: compare the values themselves."
+            mean, expected = train.mean(axis=0), (table - train.mean(axis=0)) / std
+            both, m = np.concatenate([train, test]), len(train)
+            mistakes = {
+                "It is standardized with its own statistics: a network would see the company of a test image.": (
+                    table - table.mean(axis=0)
                 )
+                / (table.std(axis=0) + (table.std(axis=0) == 0)),
+                "The standard deviation divides by m, not by m − 1.": expected * np.sqrt((m - 1) / m),
+                "It is divided by the variance: take its root.": expected / std,
+                "It is centred only.": table - mean,
+                "Every feature has a mean and a standard deviation of its own.": (table - train.mean()) / train.std(),
+                "The test images have a say in the statistics: take those of the training table.": (
+                    table - both.mean(axis=0)
+                )
+                / both.std(axis=0),
+            }
             same(
                 result[:, varies],
                 expected[:, varies],
                 f"The standardized {name} table",
                 hint="Both tables take the mean and the standard deviation (divide by m) of the training table.",
+                mistakes={words: wrong[:, varies] for words, wrong in mistakes.items()},
             )
+            if not np.allclose(result[:, constant], expected[:, constant], rtol=1e-8, atol=1e-8):
+                raise Wrong(
+                    f"In the {name} table, the column of a feature that never varies in training is not only centred. "
+                    "Its computed deviation can be a rounding error instead of zero: compare the values themselves."
+                )
 
 
 @checker("ch01.weight_std")
@@ -76,10 +103,16 @@ def weight_std(answer, rng) -> None:
                 logs.append(np.log(max(sizes[-1], 1e-300) / max(sizes[0], 1e-300)))
             ratio = np.exp(np.mean(logs))
             if not 0.5 < ratio < 2:
-                raise Wrong(
-                    f"For n = {n} and {str(name)!r} layer 30 has {ratio:.2g} times the size of layer 1. "
-                    f"Try {'larger' if ratio < 1 else 'smaller'} weights."
-                )
+                hint = f"Try {'larger' if ratio < 1 else 'smaller'} weights."
+                mistakes = {
+                    "That is a variance.": min((gain / n for gain in (1, 2, 25 / 9)), key=lambda v: abs(v - std))
+                }
+                if name == "relu":
+                    mistakes["That keeps the outputs of the linear part; ReLU loses half of their square."] = (
+                        1 / np.sqrt(n)
+                    )
+                hint = recognized(std, mistakes, hint)
+                raise Wrong(f"For n = {n} and {str(name)!r} layer 30 has {ratio:.2g} times the size of layer 1. {hint}")
 
 
 def xray(kind: str, rng: np.random.Generator) -> tuple[list[float], list[float]]:

@@ -14,13 +14,28 @@ def output_variance(answer, rng) -> None:
     for _ in range(20):
         x = rng.normal(rng.normal() * 3, 10 ** rng.uniform(-3, 1), rng.integers(3, 30))
         weight, eps = rng.normal() * 2, 10 ** rng.uniform(-6, -1)
-        y = weight * (x - x.mean()) / np.sqrt(x.var() + eps) + rng.normal()
+        var = x.var()
+        y = weight * (x - x.mean()) / np.sqrt(var + eps) + rng.normal()
         same(
-            answer(x.var(), weight, eps),
+            answer(var, weight, eps),
             y.var(),
-            f"The output variance for σ² = {x.var():.3g}, γ = {weight:.3g}, ε = {eps:.3g}",
+            f"The output variance for σ² = {var:.3g}, γ = {weight:.3g}, ε = {eps:.3g}",
             hint="Start from y − β = γ (x − μ)/√(σ² + ε) and take the mean of its square.",
+            mistakes={
+                "That is the variance of x̂: γ comes behind it.": var / (var + eps),
+                "A variance takes the square of what scales the values.": weight * var / (var + eps),
+                "That is so for ε = 0 only.": weight**2,
+                "ε stands inside the root.": weight**2 * var / (np.sqrt(var) + eps) ** 2,
+                "That is the standard deviation.": abs(weight) * np.sqrt(var / (var + eps)),
+                "That is what ε takes away.": weight**2 * eps / (var + eps),
+            },
         )
+
+
+def _standardized(x, axes, ddof=0, eps=1e-5, outside=False):
+    """Right and wrong ways to normalize x; right are the axes but the channel's, ddof 0, and ε inside the root."""
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True, ddof=ddof)
+    return (x - mean) / (np.sqrt(var) + eps if outside else np.sqrt(var + eps))
 
 
 @checker("ch02.normalize")
@@ -34,6 +49,30 @@ def normalize(answer, rng) -> None:
             wide = x.astype(np.float64)
             one, zero = np.ones(shape[1]), np.zeros(shape[1])
             expected, *_ = textbook.forward(wide, *textbook.statistics(wide), one, zero, eps)
+            axes = textbook.channel_axes(x)
+            mistakes = {
+                "The variance divides by m, not by m − 1.": _standardized(wide, axes, ddof=1, eps=eps),
+                "ε stands inside the root.": _standardized(wide, axes, eps=eps, outside=True),
+                "ε is missing.": _standardized(wide, axes, eps=0),
+                "It is divided by the variance: take the root.": (wide - wide.mean(axes, keepdims=True))
+                / (wide.var(axes, keepdims=True) + eps),
+                "It is centred only.": wide - wide.mean(axes, keepdims=True),
+                "The statistics are those of one example: average over the batch as well.": _standardized(
+                    wide, tuple(range(1, x.ndim)), eps=eps
+                ),
+                "The statistics are those of all channels together: every channel has its own.": _standardized(
+                    wide, None, eps=eps
+                ),
+            }
+            if x.ndim > 2:
+                mistakes |= {
+                    "The statistics are those of one position: average over the positions as well.": _standardized(
+                        wide, 0, eps=eps
+                    ),
+                    "The statistics are those of one channel of one example: average over the batch as well.": (
+                        _standardized(wide, axes[1:], eps=eps)
+                    ),
+                }
             got = answer(x, eps)
             if isinstance(got, np.ndarray) and got.dtype != dtype:
                 raise Wrong(f"For a {np.dtype(dtype)} batch the result is {got.dtype}; keep the dtype of x.")
@@ -42,7 +81,8 @@ def normalize(answer, rng) -> None:
                 expected,
                 f"x̂ of a batch of shape {shape} with ε = {eps:.3g}",
                 tol=1e-10 if dtype is np.float64 else 1e-4,
-                hint="Keep the channel axis, average over all the others, and put ε inside the root.",
+                hint="Keep the channel axis, average over all the others.",
+                mistakes=mistakes,
             )
 
 
@@ -65,18 +105,12 @@ def largest(answer, rng) -> None:
 
 def layers() -> dict:
     """Four layers to tell apart, all with ε = 1e-5: the one that is right and three that are not."""
-    eps = 1e-5
-
-    def standardize(x, axes, ddof=0, outside=False):
-        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True, ddof=ddof)
-        return (x - mean) / (np.sqrt(var) + eps if outside else np.sqrt(var + eps))
-
     return {
-        "correct": lambda x: standardize(x, (0, 2, 3)),
-        "per pixel": lambda x: standardize(x, 0),
-        "per example": lambda x: standardize(x, (1, 2, 3)),
-        "unbiased": lambda x: standardize(x, (0, 2, 3), ddof=1),
-        "eps outside": lambda x: standardize(x, (0, 2, 3), outside=True),
+        "correct": lambda x: _standardized(x, (0, 2, 3)),
+        "per pixel": lambda x: _standardized(x, 0),
+        "per example": lambda x: _standardized(x, (1, 2, 3)),
+        "unbiased": lambda x: _standardized(x, (0, 2, 3), ddof=1),
+        "eps outside": lambda x: _standardized(x, (0, 2, 3), outside=True),
     }
 
 

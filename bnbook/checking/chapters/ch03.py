@@ -14,22 +14,31 @@ from ..exercises import Wrong, checker, same
 @checker("ch03.without_start")
 def without_start(answer, rng) -> None:
     """`answer(running, start, momentum, steps)` is the running mean with the share of its initial value taken out."""
-    for _ in range(20):
+    for case in range(20):
         # Few steps and a small momentum: the start still has a weight that shows in the message.
         momentum, start, steps = (
             rng.uniform(0.02, 0.3),
             rng.choice([-1, 1]) * rng.uniform(2, 8),
-            int(rng.integers(1, 12)),
+            int(rng.integers(1, 12)) if case else 2,
         )
         batches = rng.normal(rng.normal() * 3, 1, steps)
         weights = momentum * (1 - momentum) ** np.arange(steps)[::-1]
-        running = start * (1 - momentum) ** steps + weights @ batches
+        left = (1 - momentum) ** steps
+        running = start * left + weights @ batches
         same(
             answer(running, start, momentum, steps),
             weights @ batches / weights.sum(),
             f"The running mean without its start, for α = {momentum:.3g} after {steps} steps,",
             tol=1e-6,
             hint="Subtract the start times its weight; then let the weights of the batches add up to one again.",
+            mistakes={
+                "The weights of the batches do not yet add up to one.": running - start * left,
+                "That is the running mean as it was.": running,
+                "The start is still in it.": running / (1 - left),
+                "α is the weight of the new value, not of the old one.": (running - start * momentum**steps)
+                / (1 - momentum**steps),
+                "That is one step too many.": (running - start * left * (1 - momentum)) / (1 - left * (1 - momentum)),
+            },
         )
 
 
@@ -53,12 +62,33 @@ def update(answer, rng) -> None:
             for k, x in enumerate(batches, start=1):
                 answer(layer, x)
                 share = 1 / k if momentum is None else momentum
-                mean, var = textbook.updated(mean, var, *textbook.statistics(x), x.size // channels, share)
+                before, (mu, sigma2) = (mean, var), textbook.statistics(x)
+                mean, var = textbook.updated(*before, mu, sigma2, x.size // channels, share)
                 shown = "None" if momentum is None else f"{momentum:.3g}"
                 where = f"after batch {k} of shape {shape} with momentum={shown}"
-                same(layer.running_mean, mean, f"running_mean {where}", hint="momentum is the weight of the new value.")
                 same(
-                    layer.running_var, var, f"running_var {where}", hint="The variance that is stored divides by m − 1."
+                    layer.running_mean,
+                    mean,
+                    f"running_mean {where}",
+                    hint="With momentum None every batch has the same weight." if momentum is None else "",
+                    mistakes={
+                        "It has not moved: write into the array of the layer.": before[0],
+                        "momentum is the weight of the new value.": share * before[0] + (1 - share) * mu,
+                        "The count of batches is one off.": before[0] + (mu - before[0]) / (k + 1),
+                        "With momentum None the weight is not a fixed one.": before[0] + 0.1 * (mu - before[0]),
+                    },
+                )
+                same(
+                    layer.running_var,
+                    var,
+                    f"running_var {where}",
+                    hint="It moves as running_mean does.",
+                    mistakes={
+                        "It has not moved: write into the array of the layer.": before[1],
+                        "The variance that is stored divides by m − 1.": before[1] + share * (sigma2 - before[1]),
+                        "The variance is stored, not its root.": before[1]
+                        + share * (np.std(x, axis=textbook.channel_axes(x), ddof=1) - before[1]),
+                    },
                 )
                 if int(layer.num_batches_tracked) != k:
                     raise Wrong(f"num_batches_tracked is {int(layer.num_batches_tracked)} {where}, expected {k}.")
@@ -82,12 +112,25 @@ def pool(answer, rng) -> None:
         if not isinstance(got, tuple | list | np.ndarray) or len(got) != 2:
             raise Wrong("Return two numbers: the mean and the variance of all values.")
         what = f"of batches of {', '.join(map(str, sizes))} values"
-        same(got[0], values.mean(), f"The mean {what}", hint="A larger batch has a larger say.")
+        inside, between = sizes @ variances / 60, sizes @ (means - values.mean()) ** 2 / 60
+        same(
+            got[0],
+            values.mean(),
+            f"The mean {what}",
+            mistakes={"A larger batch has a larger say.": means.mean()},
+        )
         same(
             got[1],
             values.var(),
             f"The variance {what}",
             hint="Inside the batches and between their means; both weighted by the sizes.",
+            mistakes={
+                "That is inside the batches; their means differ as well.": inside,
+                "That is between the means; the values of a batch differ as well.": between,
+                "A larger batch has a larger say.": variances.mean() + means.var(),
+                "A larger batch has a larger say, and the means differ.": variances.mean(),
+                "It divides by the number of values, not by one less.": (inside + between) * 60 / 59,
+            },
         )
 
 
@@ -102,6 +145,8 @@ def order(answer, rng) -> None:
         size = int(size)
         values = rng.normal(size=size * int(rng.integers(3, 12)))
         got = np.asarray(answer(values, size))
+        if got.shape == values.shape and np.array_equal(np.sort(got), np.sort(values)):
+            raise Wrong("These are the values: return their indices.")
         if got.shape != values.shape or not np.array_equal(np.sort(got), np.arange(len(values))):
             raise Wrong(
                 f"For {len(values)} values the answer should be the indices 0 to {len(values) - 1} in some order."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 
 from ... import textbook
-from ...textbook import per_channel
+from ...textbook import channel_axes, per_channel
 from ..compare import TOLERANCES, max_difference
 from ..exercises import Wrong, checker, same
 
@@ -39,9 +40,33 @@ def statistics(answer, rng) -> None:
     """`answer(x)` is (mean, var) of every channel, both (C,)."""
     for shape in SHAPES:
         x = _batch(rng, shape)
-        got, right = _parts(answer(x), 2, "mean and var"), textbook.statistics(x)
-        same(got[0], right[0], f"The mean for x of shape {shape}", hint="Average over all axes but the second.")
-        same(got[1], right[1], f"The variance for x of shape {shape}", hint="Divide by m, not by m − 1.")
+        got, (mean, var) = _parts(answer(x), 2, "mean and var"), textbook.statistics(x)
+        m, example = x.size // shape[1], tuple(range(1, x.ndim))
+        mistakes = {
+            "That is the other of the two.": (var, mean),
+            "There is one for every position: average over the positions as well.": (x.mean(axis=0), x.var(axis=0)),
+            "There is one for every example: average over the batch as well.": (x.mean(example), x.var(example)),
+            "That is over all channels: each has its own.": (x.mean(), x.var()),
+        }
+        same(
+            got[0],
+            mean,
+            f"The mean for x of shape {shape}",
+            hint="Average over all axes but the second.",
+            mistakes={words: wrong[0] for words, wrong in mistakes.items()},
+        )
+        same(
+            got[1],
+            var,
+            f"The variance for x of shape {shape}",
+            hint="Average over the axes over which the mean was taken.",
+            mistakes={words: wrong[1] for words, wrong in mistakes.items()}
+            | {
+                "Divide by m, not by m − 1.": var * m / (m - 1),
+                "That is the standard deviation.": np.sqrt(var),
+                "That is the mean of the squares: subtract the mean first.": var + mean**2,
+            },
+        )
 
 
 @checker("ch05.forward")
@@ -54,9 +79,43 @@ def forward(answer, rng) -> None:
         right_y, x_hat, inv_std = textbook.forward(x, mean, var, weight, bias, eps)
         y, got_x_hat, got_inv_std = _parts(answer(x, mean, var, weight, bias, eps), 3, "y, x_hat and inv_std")
         for_x = f"for x of shape {shape} and ε = {eps:.3g}"
-        same(np.ravel(got_inv_std), inv_std, f"inv_std {for_x}", hint="ε stands inside the root.")
-        same(got_x_hat, x_hat, f"x_hat {for_x}", hint="Use the mean and the variance you are given.")
-        same(y, right_y, f"y {for_x}")
+        same(
+            np.ravel(got_inv_std),
+            inv_std,
+            f"inv_std {for_x}",
+            hint="It is made from the variance that you are given, and from ε.",
+            mistakes={
+                "ε stands inside the root.": 1 / (np.sqrt(var) + eps),
+                "ε is missing.": 1 / np.sqrt(var),
+                "The root is missing.": inv_std**2,
+                "That is the standard deviation: one over it is asked for.": 1 / inv_std,
+                "Use the variance you are given, not that of the batch.": 1 / np.sqrt(x.var(channel_axes(x)) + eps),
+            },
+        )
+        same(
+            got_x_hat,
+            x_hat,
+            f"x_hat {for_x}",
+            mistakes={
+                "Use the mean and the variance you are given, not those of the batch.": textbook.forward(
+                    x, *textbook.statistics(x), weight, bias, eps
+                )[1],
+                "The mean is not subtracted.": x * per_channel(inv_std, x),
+                "It is not divided by the deviation.": x - per_channel(mean, x),
+                "That is y already.": right_y,
+            },
+        )
+        same(
+            y,
+            right_y,
+            f"y {for_x}",
+            mistakes={
+                "β is missing.": right_y - per_channel(bias, x),
+                "γ is missing.": x_hat + per_channel(bias, x),
+                "γ and β are exchanged.": per_channel(bias, x) * x_hat + per_channel(weight, x),
+                "β comes after γ.": per_channel(weight, x) * (x_hat + per_channel(bias, x)),
+            },
+        )
 
 
 @checker("ch05.update")
@@ -73,18 +132,30 @@ def update(answer, rng) -> None:
         )
         case = f"for m = {m}, momentum = {momentum and round(momentum, 3)} and count = {count}"
         right = textbook.updated(running_mean, running_var, mean, var, m, a)
-        hint = "With momentum None every batch has the same weight, this one included." if momentum is None else ""
+        new = var * m / (m - 1)
         same(
             got_mean,
             right[0],
             f"The running mean {case}",
-            hint=hint or "momentum is the weight of the new value.",
+            hint="With momentum None every batch has the same weight, this one included." if momentum is None else "",
+            mistakes={
+                "momentum is the weight of the new value.": a * running_mean + (1 - a) * mean,
+                "The count of batches is one off.": running_mean + (mean - running_mean) / (count + 2),
+                "This batch counts as well.": running_mean + (mean - running_mean) / max(count, 1),
+                "With momentum None the weight is not a fixed one.": running_mean + 0.1 * (mean - running_mean),
+            },
         )
         same(
             got_var,
             right[1],
             f"The running variance {case}",
-            hint="The new value is the unbiased variance.",
+            hint="It moves as the running mean does, towards the unbiased variance.",
+            mistakes={
+                "The new value is the unbiased variance.": running_var + a * (var - running_var),
+                "The unbiased variance is the larger one.": running_var + a * (var * (m - 1) / m - running_var),
+                "It has not moved.": running_var,
+                "momentum is the weight of the new value.": a * running_var + (1 - a) * new,
+            },
         )
 
 
@@ -101,10 +172,32 @@ def backward(answer, rng) -> None:
             _, x_hat, inv_std = textbook.forward(x, mean, var, weight, 0 * weight, eps)
             got = _parts(answer(g, x_hat, inv_std, weight, training), 3, "grad_x, grad_weight and grad_bias")
             expected = textbook.backward(g, x_hat, inv_std, weight, training)
-            mode = "training" if training else "evaluation"
+            mode, m = "training" if training else "evaluation", x.size // shape[1]
+            scale, grad_weight, grad_bias = per_channel(weight * inv_std, g), *expected[1:]
+            through_mean, through_var = per_channel(grad_bias / m, g), x_hat * per_channel(grad_weight / m, g)
+            mistakes = {
+                "grad_x": {
+                    "The path through the mean is missing.": scale * (g - through_var),
+                    "The path through the variance is missing.": scale * (g - through_mean),
+                    "In training the statistics depend on x.": scale * g,
+                    "γ is missing.": expected[0] / per_channel(weight, g),
+                    "1/√(σ² + ε) is missing.": expected[0] / per_channel(inv_std, g),
+                    "Take the means over a channel, not the sums.": scale * (g - m * (through_mean + through_var)),
+                }
+                if training
+                else {
+                    "In evaluation the statistics are constants.": scale * (g - through_mean - through_var),
+                    "γ is missing.": per_channel(inv_std, g) * g,
+                },
+                "grad_weight": {
+                    "That is for the bias.": grad_bias,
+                    "γ multiplies x̂, not x.": (g * x).sum(channel_axes(x)),
+                    "Sum, do not average.": grad_weight / m,
+                },
+                "grad_bias": {"That is for the weight.": grad_weight, "Sum, do not average.": grad_bias / m},
+            }
             for name, value, right in zip(("grad_x", "grad_weight", "grad_bias"), got, expected, strict=True):
-                hint = "In evaluation the statistics are constants." if name == "grad_x" and not training else ""
-                same(value, right, f"{name} in {mode} for x of shape {shape}", hint=hint)
+                same(value, right, f"{name} in {mode} for x of shape {shape}", mistakes=mistakes[name])
 
 
 class Layer(textbook.BatchNorm):
@@ -153,29 +246,72 @@ def _randomize(rng: np.random.Generator, layer, reference: Layer) -> None:
     layer.weight, layer.bias = reference.weight.copy(), reference.bias.copy()
 
 
+def _like(layer: Layer, **changes) -> Layer:
+    """A copy of a layer with other attributes."""
+    other = copy.deepcopy(layer)
+    vars(other).update(changes)
+    return other
+
+
 def _step(rng, layer, reference: Layer, x: Array, what: str, flip: bool = False) -> None:
     """Forward and backward in both layers, everything compared; with `flip` the mode changes between the two."""
     g = rng.normal(size=x.shape) + rng.normal()
-    kept, kept_g = x.copy(), g.copy()
-    same(layer.forward(x), reference.forward(x), f"The output {what}")
+    kept, kept_g, momentum = x.copy(), g.copy(), reference.momentum
+    mode_or_eps = {
+        "Training takes the statistics of the batch, evaluation the running ones.": _like(
+            reference, training=not reference.training
+        ),
+        "eps is that with which the layer was made.": _like(reference, eps=1e-5),
+    }
+    wrong = {
+        "The variance that is stored is the unbiased one.": _like(reference, _fault="biased variance"),
+        "In evaluation the running statistics stay.": _like(reference, _fault="updates in evaluation"),
+    }
+    if momentum is None:
+        wrong["momentum None is not the default, but the average of all batches."] = _like(reference, momentum=0.1)
+    else:
+        wrong["momentum is the weight of the new value."] = _like(reference, momentum=1 - momentum)
+    for other in wrong.values():
+        other.forward(x)
+    outputs = {words: other.forward(x) for words, other in mode_or_eps.items()}
+    right = reference.forward(x)
+    got = layer.forward(x)
+    if not np.array_equal(x, kept):
+        raise Wrong("The layer changed an array it was given; work on a copy.")
+    same(got, right, f"The output {what}", mistakes=outputs)
     for name in ("running_mean", "running_var"):
-        same(getattr(layer, name), getattr(reference, name), f"{name} after forward {what}")
+        same(
+            getattr(layer, name),
+            getattr(reference, name),
+            f"{name} after forward {what}",
+            mistakes={words: getattr(other, name) for words, other in wrong.items()},
+        )
     if flip:
         layer.training = not layer.training
+    *cache, training = reference.cache
+    hint = "In training the statistics depend on x." if training else "In evaluation the statistics are constants."
+    hint = "Backward belongs to the forward pass before it, in its mode." if flip else hint
     same(
         layer.backward(g),
         reference.backward(g),
         f"grad_x {what}{', where the mode was changed between forward and backward' if flip else ''}",
+        mistakes={hint: _like(reference, cache=(*cache, not training)).backward(g)},
     )
     for name in ("grad_weight", "grad_bias"):
         if not hasattr(layer, name):
             raise Wrong(f"After backward the layer has no {name}.")
-        same(getattr(layer, name), getattr(reference, name), f"{name} {what}")
+        right = getattr(reference, name)
+        same(
+            getattr(layer, name),
+            right,
+            f"{name} {what}",
+            mistakes={"Sum, do not average.": right * x.shape[1] / x.size, "It is added up over the steps.": 2 * right},
+        )
     if not (np.array_equal(x, kept) and np.array_equal(g, kept_g)):
         raise Wrong("The layer changed an array it was given; work on a copy.")
 
 
-@checker("ch05.layer")
+@checker("ch05.layer", name="make_layer")
 def layer(answer, rng) -> None:
     """`answer(num_features, eps, momentum)` makes a layer."""
     for shape in SHAPES:
@@ -195,7 +331,7 @@ def layer(answer, rng) -> None:
             _step(rng, made, reference, _batch(rng, shape), f"back in training {where}", flip=True)
 
 
-@checker("ch05.state")
+@checker("ch05.state", name="make_saved_layer")
 def state(answer, rng) -> None:
     """`answer(num_features, eps, momentum)` makes a layer that can be saved and loaded."""
     shape = (6, 3, 4, 5)
@@ -213,7 +349,8 @@ def state(answer, rng) -> None:
             raise Wrong(f"state_dict() should have the keys {', '.join(STATE)}; got {', '.join(map(str, saved))}.")
         made.forward(_batch(rng, shape))  # training goes on: what was saved stays
         for name in STATE:
-            same(saved[name], right[name], f"After one more step the saved {name}", hint="Save copies.")
+            moved = {"It has moved with the layer: save copies.": getattr(made, name, np.nan)}
+            same(saved[name], right[name], f"After one more step the saved {name}", mistakes=moved)
 
         loaded, again = _made(answer, 3, 1e-3, momentum), Layer(3, 1e-3, momentum)
         given = {name: values.copy() for name, values in right.items()}
@@ -221,16 +358,28 @@ def state(answer, rng) -> None:
         again.load_state_dict(right)
         for values in given.values():
             values[...] = 77  # the loaded layer has its own arrays
-        loaded.training = again.training = False
+        parts = {
+            "The running statistics were not loaded.": STATE[:2],
+            "weight and bias were not loaded.": STATE[2:],
+            "The count of batches is part of the state.": STATE[:4],
+        }
+        wrong = {words: Layer(3, 1e-3, momentum) for words in parts}
+        for words, layer in wrong.items():
+            layer.load_state_dict({name: right[name] for name in parts[words]})
+        wrong["The arrays that were loaded changed later: load copies."] = _like(again, **given)
         x = _batch(rng, shape)
-        same(loaded.forward(x), again.forward(x), "The output of the loaded layer in evaluation", hint="Load copies.")
-        loaded.training = again.training = True
-        loaded.forward(x), again.forward(x)
+        for layer in (loaded, again, *wrong.values()):
+            layer.training = False
+        outputs = {words: layer.forward(x) for words, layer in wrong.items()}
+        same(loaded.forward(x), again.forward(x), "The output of the loaded layer in evaluation", mistakes=outputs)
+        for layer in (loaded, again, *wrong.values()):
+            layer.training = True
+            layer.forward(x)
         same(
             loaded.running_mean,
             again.running_mean,
             f"running_mean of the loaded layer after one more step with momentum {momentum}",
-            hint="The count of batches is part of the state.",
+            mistakes={words: layer.running_mean for words, layer in wrong.items() if "loaded" not in words},
         )
 
 
@@ -252,6 +401,14 @@ def from_output(answer, rng) -> None:
             f"grad_x for a batch of shape {x.shape}",
             tol=1e-7,
             hint="Solve y = γ x̂ + β for x̂.",
+            mistakes={
+                "That is the gradient of evaluation.": weight * inv_std * g,
+                "y is not x̂.": weight * inv_std * (g - g.mean(axis=0) - y * (g * y).mean(axis=0)),
+                "β is still in it.": weight
+                * inv_std
+                * (g - g.mean(axis=0) - y / weight * (g * y / weight).mean(axis=0)),
+                "γ is missing.": expected / weight,
+            },
         )
 
 

@@ -5,43 +5,77 @@ from __future__ import annotations
 import numpy as np
 
 from ...functional import conv2d, max_pool2d, max_pool2d_backward
-from ..exercises import Wrong, checker, same
+from ..exercises import Wrong, checker, recognized, same
 
 
 @checker("ch07.covering")
 def covering(answer, rng) -> None:
     """`answer(i, length, kernel, stride, padding)` is the number of windows that cover pixel i along one axis."""
+
+    def count(i, length, kernel, stride, padding):
+        starts = range(-padding, length + padding - kernel + 1, stride)
+        return sum(start <= i < start + kernel for start in starts)
+
+    def endless(i, length, kernel, stride, padding, first=None, last=None):
+        """The number as if windows went on, before the first one or behind the last one."""
+        begin, end = -(-(i + padding - kernel + 1) // stride), (i + padding) // stride
+        return max(min(end, end if last is None else last) - max(begin, begin if first is None else first) + 1, 0)
+
+    cases = []
     for _ in range(60):
         kernel = int(rng.integers(1, 7))
-        length, stride = int(rng.integers(kernel, 20)), int(rng.integers(1, 6))
-        padding = int(rng.integers(0, 4))
+        length = int(rng.integers(kernel, 20))
         i = int(rng.choice([0, length - 1, rng.integers(length)]))
-        starts = range(-padding, length + padding - kernel + 1, stride)
-        expected = sum(start <= i < start + kernel for start in starts)
-        got = answer(i, length, kernel, stride, padding)
-        if got != expected:
+        cases.append((i, length, kernel, int(rng.integers(1, 6)), int(rng.integers(0, 4))))
+    answers, expected = [answer(*case) for case in cases], [count(*case) for case in cases]
+    mistakes = {
+        "There are only H' windows: none before the first, none behind the last.": [endless(*case) for case in cases],
+        "No window stands behind the last one.": [endless(*case, first=0) for case in cases],
+        "No window stands before the first one.": [
+            endless(i, n, k, s, p, last=(n + 2 * p - k) // s) for i, n, k, s, p in cases
+        ],
+        "Pixel i stands at i + p once the border is there.": [count(*case[:4], 0) for case in cases],
+        "That is the number of all windows.": [(n + 2 * p - k) // s + 1 for _, n, k, s, p in cases],
+        "Near the ends there are fewer, and where k is no multiple of s sometimes.": [
+            -(-k // s) for _, _, k, s, _ in cases
+        ],
+    }
+    for got, right, (i, length, kernel, stride, padding) in zip(answers, expected, cases, strict=True):
+        if got != right:
+            hint = recognized(
+                answers,
+                mistakes,
+                "The last window starts at or before i + p, the first one no more than k − 1 pixels before it; "
+                "and there are only H' windows.",
+            )
             raise Wrong(
                 f"For i = {i}, length = {length}, kernel = {kernel}, stride = {stride}, padding = {padding} the answer "
-                f"is {got}, expected {expected}. The last window starts at or before i + p, the first one no more than "
-                "k − 1 pixels before it; and there are only H' windows."
+                f"is {got}, expected {right}. {hint}"
             )
 
 
-@checker("ch07.shifted")
+@checker("ch07.shifted", name="conv2d_shifted")
 def shifted(answer, rng) -> None:
     """`answer(x, weight)` is the convolution for stride 1 and no padding."""
     for n, c, f, h, w, kh, kw in ((2, 3, 4, 6, 5, 3, 2), (1, 1, 2, 4, 7, 1, 3), (3, 2, 1, 5, 5, 5, 5)):
         x, weight = rng.normal(size=(n, c, h, w)), rng.normal(size=(f, c, kh, kw))
+        others = convolutions()
         same(
             answer(x, weight),
             conv2d(x, weight)[0],
             f"The output for x of shape {x.shape} and weight of shape {weight.shape}",
             tol=1e-10,
             hint="The kernel's weight (u, v) multiplies the image shifted up by u and left by v.",
+            mistakes={
+                "The kernel is flipped: shift the image the other way.": others["flipped"](x, weight, 1, 0),
+                "u and v are exchanged.": others["transposed"](x, weight, 1, 0),
+                "Add up all channels of the input.": others["one channel"](x, weight, 1, 0),
+                "That is the output for a padded image.": others["correct"](x, weight, 1, (kh // 2, kw // 2)),
+            },
         )
 
 
-@checker("ch07.blind")
+@checker("ch07.blind", name="kernel_blind_to_slopes", value=True)
 def blind(answer, rng) -> None:
     """`answer` is a 3×3 kernel that answers zero to planes, and not to a spot or to an edge."""
     try:

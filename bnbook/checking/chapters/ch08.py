@@ -49,14 +49,31 @@ def counts(answer, rng) -> None:
             if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 m.append(x.size // x.shape[1])
         expected = (sum(p.data.size for p in model.parameters()), *m)
+        norms, wide = 2 * (channels + hidden), (size - kernel + 1) ** 2
+        after, larger = (size - kernel + 1) // 2, (size - kernel + 2) // 2  # the pool without, and with an odd row
+        mistakes = (
+            {
+                "Running statistics are no parameters.": expected[0] + norms,
+                "γ and β are parameters as well.": expected[0] - norms,
+                "Every layer has a bias.": expected[0] - channels - hidden - 10,
+                "The pool drops an odd row.": expected[0] + channels * hidden * (larger**2 - after**2),
+                "The pool makes the map smaller.": expected[0] + channels * hidden * (wide - after**2),
+            },
+            {
+                "The positions count as well.": batch_size,
+                "The convolution makes the map smaller.": batch_size * size**2,
+                "It stands before the pool.": batch_size * after**2,
+                "m is the number of values of one channel.": batch_size * channels * wide,
+                "m counts the whole batch.": wide,
+            },
+            {"m is the number of values of one unit.": batch_size * hidden, "m counts the batch.": 1},
+        )
         got = answer(batch_size, size, channels, kernel, hidden)
         if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != 3:
             raise Wrong(f"Return three numbers (parameters, m, m), got {got!r}.")
         case = f"{batch_size} images of {size}×{size}, {channels} kernels of {kernel}×{kernel}, {hidden} units"
-        for name, a, b in zip(names, got, expected, strict=True):
-            same(
-                a, b, f"For {case}: the {name}", hint="Running statistics are no parameters; the pool drops an odd row."
-            )
+        for name, a, b, wrong in zip(names, got, expected, mistakes, strict=True):
+            same(a, b, f"For {case}: the {name}", mistakes=wrong)
 
 
 @checker("ch08.evaluate")
@@ -86,9 +103,18 @@ def evaluate(answer, rng) -> None:
             raise Wrong(f"The model came in with training = {training} and did not go out so.")
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise Wrong(f"Return (mean loss, accuracy), got {got!r}.")
-        hint = "The last batch may be shorter: weigh it by its length."
-        for name, a, b in zip(("loss", "accuracy"), got, expected, strict=True):
-            same(np.float64(a), np.float64(b), f"The {name} {case}", tol=1e-4, hint=hint)
+        parts = [slice(k, k + batch_size) for k in range(0, count, batch_size)]
+        losses = [F.cross_entropy(logits[part], labels[chosen][part])[0] for part in parts]
+        rights = [(logits[part].argmax(axis=1) == labels[chosen][part]).mean() for part in parts]
+        for name, a, b, of_batches in zip(("loss", "accuracy"), got, expected, (losses, rights), strict=True):
+            mistakes = {
+                "The last batch may be shorter: weigh it by its length.": np.mean(of_batches),
+                "That is the last batch alone.": of_batches[-1],
+                "That is the sum over the batches.": np.sum(of_batches),
+                "That is the sum over the images: a mean is asked for.": b * count,
+                "It is a share, not a percentage.": 100 * b,
+            }
+            same(np.float64(a), np.float64(b), f"The {name} {case}", tol=1e-4, mistakes=mistakes)
 
 
 @cache

@@ -5,24 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 from ... import functional as F
-from ..exercises import Wrong, checker, same
+from ..exercises import Wrong, checker, recognized, same
 
 
 @checker("ch09.running_gap")
 def running_gap(answer, rng) -> None:
     """`answer(var, m, momentum, steps)` is how far PyTorch's running variance ends above that of Keras."""
-    for steps in (0, 1, *rng.integers(2, 40, 4)):
+    for steps in (3, 0, 1, *rng.integers(2, 40, 3)):
         m, momentum = int(rng.integers(2, 40)), rng.uniform(0.02, 0.6)
         x = rng.normal(0, rng.uniform(0.5, 4), (m, 1))
         mean, torch_var, keras_var = np.zeros(1), np.ones(1), np.ones(1)
         for _ in range(steps):
             F.batch_norm(x, mean, torch_var, training=True, momentum=momentum)
             keras_var += momentum * (x.var(axis=0) - keras_var)
+        gap, share = x.var(axis=0) / (m - 1), 1 - (1 - momentum) ** steps
         same(
             np.ravel(answer(float(x.var()), m, momentum, int(steps))),
             torch_var - keras_var,
             f"The gap for m = {m}, α = {momentum:.3g} and {steps} steps",
             hint="Unroll both averages; they start from the same 1.",
+            mistakes={
+                "That is after very many steps.": gap,
+                "That is after one step.": momentum * gap,
+                "Old values fade: the steps do not just add up.": momentum * steps * gap,
+                "α is the weight of the new value.": (1 - momentum**steps) * gap,
+                "The unbiased variance is m/(m − 1) times the biased one.": share * x.var(axis=0) / m,
+                "Keras's average is not subtracted.": torch_var - 1,
+            },
         )
 
 
@@ -36,11 +45,17 @@ def fc_weight(answer, rng) -> None:
         if weight.shape != kernel.shape[::-1]:
             raise Wrong(f"The weight should have shape {kernel.shape[::-1]}, got {weight.shape}.")
         x = rng.normal(size=(n, channels, height, width))
+        flat = x.reshape(n, -1)
         same(
-            x.reshape(n, -1) @ weight.T,
+            flat @ weight.T,
             x.transpose(0, 2, 3, 1).reshape(n, -1) @ kernel,
             f"What the layer gives for maps with (H, W, C) = ({height}, {width}, {channels})",
             hint="PyTorch flattens (C, H, W): give each column the weights of its place.",
+            mistakes={
+                "The columns are still in Keras's order.": flat @ kernel,
+                "Height and width are exchanged.": flat
+                @ kernel.reshape(height, width, channels, units).transpose(2, 1, 0, 3).reshape(-1, units),
+            },
         )
 
 
@@ -60,9 +75,16 @@ def worst_std(answer, rng) -> None:
             if not got > 0:
                 raise Wrong(f"A standard deviation is positive, got {got:g}.")
             if not gap(got, a, b) >= (1 - 1e-3) * gap(best, a, b):
+                mistakes = {
+                    "That is the variance of the input; its standard deviation is asked for.": best**2,
+                    "It is not simply the mean of the two.": (np.sqrt(a) + np.sqrt(b)) / 2,
+                    "It is not simply the geometric mean of the two.": (a * b) ** 0.25,
+                    "That is √ε of the smaller one: go on.": np.sqrt(a),
+                    "That is √ε of the larger one: go back.": np.sqrt(b),
+                }
                 raise Wrong(
                     f"For ε = {pair[0]:.2g} and {pair[1]:.2g} the outputs at {got:.3g} are {gap(got, a, b):.4f} apart; "
-                    f"{gap(best, a, b):.4f} can be reached."
+                    f"{gap(best, a, b):.4f} can be reached. {recognized(got, mistakes, tol=1e-3)}".rstrip()
                 )
 
 

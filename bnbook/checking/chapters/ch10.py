@@ -53,6 +53,15 @@ def update_time(answer, rng) -> None:
                 np.array([busy["card"][-1][1]]),
                 f"The time for {n} operations, launch {a:.2g} s, kernel {k:.2g} s",
                 hint="Who is waited for between two operations, the slower or the faster of the two?",
+                mistakes={
+                    "CPU and card work at the same time.": [n * (a + k)],
+                    "At the ends one of them works alone.": [n * max(a, k)],
+                    "That is right where the card is the slower one.": [a + n * k],
+                    "That is right where the CPU is the slower one.": [n * a + k],
+                    "The first launch and the last operation, and what is between: count again.": [
+                        a + n * max(a, k) + k
+                    ],
+                },
             )
 
 
@@ -82,10 +91,12 @@ def snapshot(answer, rng) -> None:
         model = _network()
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         _go_on(model, optimizer, batches[:4])
-        taken = answer(model, optimizer)
+        taken, drawn = answer(model, optimizer), torch.get_rng_state()
         if not isinstance(taken, dict) or set(taken) != {"model", "optimizer", "random"}:
             raise Wrong('Return a dictionary with the keys "model", "optimizer" and "random".')
+        before = copy.deepcopy(taken)
         _go_on(model, optimizer, batches[4:])
+        after = copy.deepcopy(taken)
 
         file = io.BytesIO()
         torch.save(taken, file)  # later: as a checkpoint that is kept in memory would be written
@@ -108,8 +119,24 @@ def snapshot(answer, rng) -> None:
             if not torch.equal(value, other.state_dict()[name]):
                 raise Wrong(
                     f"After four more updates {name} differs from that of the training that was never interrupted. "
-                    "Is something missing in the snapshot, or did it change after it was taken?"
+                    + _what_is_lost(before, after, drawn)
                 )
+
+
+def _what_is_lost(before: dict, after: dict, drawn) -> str:
+    """Why training from a snapshot goes another way: what it was, and what it was after training went on."""
+    import torch
+
+    moved = [name for name, value in before["model"].items() if not torch.equal(value, after["model"][name])]
+    if moved:
+        return f"The snapshot has changed since it was taken, in {moved[0]}: training goes on in the same arrays."
+    if str(before["optimizer"]) != str(after["optimizer"]):
+        return "The snapshot has changed since it was taken, in the optimizer: training goes on in the same arrays."
+    if not before["optimizer"].get("state"):
+        return "The optimizer has a memory as well."
+    if not torch.equal(before["random"], drawn):
+        return "PyTorch's random numbers do not go on where they were: dropout draws from them."
+    return "Is something missing in the snapshot?"
 
 
 # What changes the weights that a run ends with, and what only the time it takes or what is written down.

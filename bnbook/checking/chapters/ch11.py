@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from statistics import NormalDist
 
 import numpy as np
 
-from ..exercises import Wrong, checker, finds_faults, one_change, positive, repeatable, same
+from ..exercises import Wrong, checker, finds_faults, one_change, positive, recognized, repeatable, same
 
 CHANCE = 0.1  # what a diverged run counts as
 
 
-def expected_maximum(k: int) -> float:
-    r"""E of the largest of k independent standard normal values: $\int x\,k\,\varphi(x)\,\Phi(x)^{k-1}\,dx$."""
-    x = np.linspace(-10, 10, 20_001)
-    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    below = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
+def expected_maximum(k: int, sides: int = 1) -> float:
+    r"""E of the largest of k independent standard normal values: $\int x\,k\,\varphi(x)\,\Phi(x)^{k-1}\,dx$.
+
+    With two sides that of their absolute values.
+    """
+    x = np.linspace(-10 if sides == 1 else 0, 10, 20_001)
+    density = sides * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    below = np.array([1 - sides * 0.5 * math.erfc(v / math.sqrt(2)) for v in x])
     return float((x * k * density * below ** (k - 1)).sum() * (x[1] - x[0]))
 
 
@@ -28,9 +32,17 @@ def optimism(answer, rng) -> None:
         expected = sd * expected_maximum(k)
         got = answer(k, sd)
         if not isinstance(got, int | float | np.number) or not abs(got - expected) <= 0.02 * sd:
+            mistakes = {
+                "That is its limit for very many rates.": sd * math.sqrt(2 * math.log(k)),
+                "That is right for two rates.": sd / math.sqrt(math.pi),
+                "Noise goes down as well: no absolute values.": sd * expected_maximum(k, sides=2),
+                "A quantile of the largest is not its mean.": sd * NormalDist().inv_cdf(k / (k + 1)),
+                "That is how far the mean of all is off, not the best.": sd / math.sqrt(k),
+            }
+            hint = "It grows with the number of rates, and is proportional to the noise."
             raise Wrong(
                 f"For k = {k} and a noise of {sd:.4f} the answer is {got!r}, expected {expected:.5f}. "
-                "It grows with the number of rates, and is proportional to the noise."
+                + recognized(got, mistakes, hint, tol=2e-3)
             )
 
 
@@ -55,7 +67,18 @@ def updates_to(answer, rng) -> None:
         )
         if got is None:
             raise Wrong(f"With {case} the goal is reached, got None.")
-        same(np.float64(got), np.float64(expected), f"With {case} the answer", hint="The first time counts.")
+        same(
+            np.float64(got),
+            np.float64(expected),
+            f"With {case} the answer",
+            hint="The first time counts.",
+            mistakes={
+                "The goal is reached between two marks: the curve is a line there.": marks[first],
+                "That is its index: give the number of updates.": first,
+                "That is the last time: the first one counts.": marks[reached[-1]],
+            }
+            | ({"That is the mark before.": marks[first - 1]} if first else {"Nothing is known before it.": 0}),
+        )
 
 
 BASE = {"std": 0.01, "lr": 0.1}  # of the picture that opens the chapter

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from ... import functional as F
-from ..exercises import Wrong, checker, same
+from ..exercises import Wrong, checker, recognized, same
 
 Array = np.ndarray
 
@@ -24,7 +24,19 @@ def rest(answer, rng) -> None:
             squared = ((1 - lr * decay) * length) ** 2 + (lr * g / length) ** 2
             length = (length * squared**0.5) ** 0.5  # the same rest, without swinging around it
         case = f"for η = {lr:.3g}, λ = {decay:.3g}, G = {g:.3g}"
-        same(answer(lr, decay, g), length, f"The length {case}", tol=1e-6, hint="Put the same length on both sides.")
+        same(
+            answer(lr, decay, g),
+            length,
+            f"The length {case}",
+            tol=1e-6,
+            hint="Put the same length on both sides.",
+            mistakes={
+                "That is the approximation for small ηλ.": (lr * g**2 / (2 * decay)) ** 0.25,
+                "That is the square of the length.": length**2,
+                "That is the fourth power of the length.": length**4,
+                "1 − ηλ is squared, too.": (lr * g**2 / decay) ** 0.25,
+            },
+        )
 
 
 @checker("ch12.rising")
@@ -47,10 +59,23 @@ def rising(answer, rng) -> None:
             a, b = (1 - share) * a - lr * gradient(a), b - rate * gradient(b)
             sine = np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b))
             if not sine < 1e-7:
-                raise Wrong(
-                    f"With η = {lr:.3g} and λ = {share / lr:.3g} the directions are {sine:.1e} apart after step {t}. "
-                    "The gradient of weights that are c times as long is 1/c of the gradient."
+                steps, longer = np.arange(8), 1 / (1 - share)
+                mistakes = {
+                    "A constant rate falls behind the decay.": lr + 0 * steps,
+                    "The step and the gradient change, both.": lr * longer**steps,
+                    "The step and the gradient change, both: one of them only is there.": lr * longer ** (steps + 1),
+                    "The decay of the step itself is missing.": lr * longer ** (2 * steps),
+                    "That is one decay too many.": lr * longer ** (2 * steps + 2),
+                    "The rate has to rise.": lr / longer ** (2 * steps + 1),
+                    "That is so for small ηλ.": lr * np.exp(2 * share * steps),
+                }
+                hint = recognized(
+                    [answer(lr, share / lr, int(step)) for step in steps],
+                    mistakes,
+                    "The gradient of weights that are c times as long is 1/c of the gradient.",
                 )
+                case = f"With η = {lr:.3g} and λ = {share / lr:.3g}"
+                raise Wrong(f"{case} the directions are {sine:.1e} apart after step {t}. {hint}")
 
 
 @checker("ch12.normalize_once")
@@ -61,21 +86,31 @@ def normalize_once(answer, rng) -> None:
         x = rng.normal(rng.normal(), 1, size=(int(rng.integers(20, 60)), widths[0]))
         weights = [rng.normal(size=(after, before)) * 10 ** rng.uniform(-3, 2) for before, after in pairwise(widths)]
         kept = [weight.copy() for weight in weights]
-        got, h, expected = answer(weights, x), x, []
+        got, h = answer(weights, x), x
         if not isinstance(got, list | tuple) or len(got) != layers:
             raise Wrong(f"Return a list of {layers} matrices, got {type(got).__name__}.")
         if not all(np.array_equal(a, b) for a, b in zip(weights, kept, strict=True)):
             raise Wrong("Your function changed the weights it was given; return new ones.")
-        for weight in weights:
-            z = h @ weight.T
-            expected.append(weight / np.sqrt((z**2).mean()))
-            h = np.maximum(h @ expected[-1].T, 0)
-        for k, pair in enumerate(zip(got, expected, strict=True), start=1):
+        raw, linear = x, x  # through the layers as they were given, and without ReLU
+        for k, weight in enumerate(weights, start=1):
+            z, from_raw, from_linear = h @ weight.T, raw @ weight.T, linear @ weight.T
+            expected = weight / np.sqrt((z**2).mean())
+            without_relu = weight / np.sqrt((from_linear**2).mean())
             same(
-                *pair,
+                got[k - 1],
+                expected,
                 f"Matrix {k} of {layers}",
                 hint="Each layer receives what the scaled layers before it give, through ReLU.",
+                mistakes={
+                    "Its inputs are those behind the scaled layers.": weight / np.sqrt((from_raw**2).mean()),
+                    "ReLU stands between the layers.": without_relu,
+                    "The mean square is asked for, not the variance.": weight / z.std(),
+                    "One factor for the matrix, not one for each unit.": weight / np.sqrt((z**2).mean(axis=0))[:, None],
+                    "The root is missing.": weight / (z**2).mean(),
+                    "It is the mean square of the outputs, not of the weights.": weight / np.sqrt((weight**2).mean()),
+                },
             )
+            h, raw, linear = np.maximum(h @ expected.T, 0), np.maximum(from_raw, 0), linear @ without_relu.T
 
 
 @checker("ch12.overturn")

@@ -23,7 +23,22 @@ def growth(answer, rng) -> None:
             square / (square - mean**2),
             f"The growth for a slope of {slope:.3g}",
             hint="Divide the mean square of the derivative by the variance of the output.",
+            mistakes={
+                "The outputs have a mean, which normalization takes away.": 1.0,
+                "It is upside down.": (square - mean**2) / square,
+                "That is the growth of the gradient, not of its square.": np.sqrt(square / (square - mean**2)),
+                "The derivative is not zero where z is negative.": 0.5 / (square - mean**2),
+                "That is the variance of the output alone.": square - mean**2,
+            },
         )
+
+
+def _after(layers: int, cosines: Array) -> Array:
+    """Cosines after so many wide ReLU layers."""
+    for _ in range(layers):
+        cosines = np.clip(cosines, -1, 1)
+        cosines = (np.sqrt(1 - cosines**2) + (np.pi - np.arccos(cosines)) * cosines) / np.pi
+    return np.asarray(cosines)
 
 
 @checker("ch13.similarity")
@@ -35,14 +50,22 @@ def similarity(answer, rng) -> None:
         x[1] = 3.1 * x[0]  # a cosine of 1, or of 1 and a rounding error
         unit = x / np.linalg.norm(x, axis=1, keepdims=True)
         cosines = np.clip((unit @ unit.T)[np.triu_indices(n, k=1)], -1, 1)
-        for _ in range(layers):
-            cosines = np.clip((np.sqrt(1 - cosines**2) + (np.pi - np.arccos(cosines)) * cosines) / np.pi, -1, 1)
+        with_itself, dots = (unit @ unit.T)[np.triu_indices(n)], (x @ x.T)[np.triu_indices(n, k=1)]
         same(
             answer(x, layers),
-            cosines.mean(),
+            _after(layers, cosines).mean(),
             f"The prediction for {n} rows and {layers} layers",
             tol=1e-6,
-            hint="Every pair has a cosine of its own; no row is paired with itself; rounding can exceed 1.",
+            hint="Every pair has a cosine of its own, and goes through the layers by itself.",
+            mistakes={
+                "Rounding can make a cosine larger than 1.": np.nan,
+                "Every pair goes through the layers by itself, not their mean.": _after(layers, cosines.mean()),
+                "No row is paired with itself.": _after(layers, with_itself).mean(),
+                "Take every pair once, and no row with itself.": _after(layers, (unit @ unit.T).ravel()).mean(),
+                "That is one layer too many.": _after(layers + 1, cosines).mean(),
+                "That is one layer too few.": _after(layers - 1, cosines).mean(),
+                "A cosine is that of rows of length 1.": _after(layers, dots).mean(),
+            },
         )
 
 
@@ -121,7 +144,7 @@ def setting(answer, rng) -> None:
 NETWORKS = ("ReLU", "linear", "no normalization")
 
 
-@checker("ch13.network")
+@checker("ch13.network", name="network_of")
 def network(answer, rng) -> None:
     """`answer(sizes, m)` names the network whose gradients have these sizes, first layer first."""
     cases = [("ReLU", 8), ("ReLU", 64), ("ReLU", 128), ("linear", 4), ("linear", 8), ("linear", 10)]

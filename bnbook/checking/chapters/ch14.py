@@ -22,6 +22,13 @@ def factor(answer, rng) -> None:
             math.sqrt(growth ** (1 / blocks) - 1),
             f"The factor for {blocks} blocks and a growth of {growth:.3g}",
             hint="A branch with the factor α adds α² times the mean square that it is given.",
+            mistakes={
+                "That is α²: a factor on values is squared in their mean square.": growth ** (1 / blocks) - 1,
+                "The blocks multiply; their growths do not add up.": math.sqrt((growth - 1) / blocks),
+                "That is what the branches of all blocks add together.": math.sqrt(growth - 1),
+                "That is the growth of one block: what does its branch add?": growth ** (1 / blocks),
+                "That is so for very many blocks.": math.sqrt(math.log(growth) / blocks),
+            },
         )
 
 
@@ -33,7 +40,7 @@ def branch(h: Array, W1: Array, W2: Array) -> Array:
 @checker("ch14.skipinit")
 def skipinit(answer, rng) -> None:
     """`answer(h, W1, W2, alpha, grad_y)` returns the block's output and the gradients for h and for alpha."""
-    for alpha in (0.0, 1.0, *rng.normal(size=3)):
+    for alpha in (*rng.normal(size=3), 0.0, 1.0):
         n, c, hidden = (int(size) for size in rng.integers(3, 12, 3))
         h, grad_y = rng.normal(size=(2, n, c))
         W1, W2 = rng.normal(size=(hidden, c)), rng.normal(size=(c, hidden))
@@ -43,14 +50,45 @@ def skipinit(answer, rng) -> None:
         z = np.maximum(h, 0) @ W1.T
         f = np.maximum(z, 0) @ W2.T
         grad_h = grad_y + alpha * ((grad_y @ W2 * (z > 0)) @ W1 * (h > 0))
-        case = f"for alpha = {alpha:.3g}"
-        same(got[0], h + alpha * f, f"The output {case}")
-        same(got[1], grad_h, f"The gradient for h {case}", hint="It takes both ways back: the skip and the branch.")
+        case, through, alone = f"for alpha = {alpha:.3g}", (grad_y @ W2 * (z > 0)) @ W1, np.sum(grad_y * f)
+        same(
+            got[0],
+            h + alpha * f,
+            f"The output {case}",
+            mistakes={
+                "The skip is missing.": alpha * f,
+                "alpha is missing.": h + f,
+                "alpha is a factor on the branch, not on the skip.": alpha * h + f,
+                "The branch begins with a ReLU.": h + alpha * np.maximum(h @ W1.T, 0) @ W2.T,
+                "A second ReLU stands between the two matrices.": h + alpha * z @ W2.T,
+            },
+        )
+        same(
+            got[1],
+            grad_h,
+            f"The gradient for h {case}",
+            hint="It takes both ways back: the skip and the branch.",
+            mistakes={
+                "The way through the branch is missing.": grad_y,
+                "The way through the skip is missing.": grad_h - grad_y,
+                "alpha is missing on the way through the branch.": grad_y + through * (h > 0),
+                "The first ReLU lets a gradient through only where h is positive.": grad_y + alpha * through,
+                "The second ReLU lets a gradient through only where its input is positive.": grad_y
+                + alpha * (grad_y @ W2 @ W1) * (h > 0),
+            },
+        )
         same(
             got[2],
-            np.sum(grad_y * f),
+            alone,
             f"The gradient for alpha {case}",
-            hint="One number: alpha multiplies all values of the branch. It is not zero where alpha is.",
+            mistakes={
+                "The derivative for alpha does not contain alpha.": alpha * alone,
+                "alpha is one number: add up over all values.": grad_y * f,
+                "alpha is the same for all examples: add up over them as well.": np.sum(grad_y * f, axis=1),
+                "alpha is the same for all units: add up over them as well.": np.sum(grad_y * f, axis=0),
+                "Add up, do not average.": np.mean(grad_y * f),
+                "alpha multiplies the branch, not the output.": np.sum(grad_y * (h + alpha * f)),
+            },
         )
 
 
@@ -133,7 +171,7 @@ def profile(kind: str, rng: np.random.Generator, blocks: int, width: int = 128, 
     return np.array(skip), np.array(added)
 
 
-@checker("ch14.block")
+@checker("ch14.block", name="block_of")
 def block(answer, rng) -> None:
     """`answer(skip, branch)` names the block that a residual network is made of."""
     for kind in rng.permutation(np.repeat(BLOCKS, 20)).tolist():

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-from ..exercises import Wrong, checker, one_change, positive, repeatable, same
+from ..exercises import Wrong, checker, one_change, positive, recognized, repeatable, same
+
+Array = np.ndarray
 
 
 @checker("ch15.noise")
@@ -16,21 +18,38 @@ def noise(answer, rng) -> None:
         m = int(rng.integers(50, 1000))
         got, expected = answer(float(z), m), math.sqrt((1 + z**2 / 2) / m)
         if not isinstance(got, int | float | np.number) or not abs(got - expected) <= 0.03 * expected:
-            raise Wrong(
-                f"For z = {z:.2f} and m = {m} the answer is {got!r}, expected {expected:.4f}. "
-                "Two independent noises: their variances add."
-            )
+            mistakes = {
+                "σ is noisy as well, which moves x̂ where z is not zero.": math.sqrt(1 / m),
+                "μ is noisy as well.": abs(z) / math.sqrt(2 * m),
+                "Independent noises: their variances add, not their standard deviations.": (1 + abs(z) / math.sqrt(2))
+                / math.sqrt(m),
+                "That is the variance.": expected**2,
+                "The root of a noisy variance is relatively half as noisy.": math.sqrt((1 + 2 * z**2) / m),
+                "The variance of normal values is noisier than their mean: by a factor of 2.": math.sqrt(
+                    (1 + z**2 / 4) / m
+                ),
+            }
+            hint = recognized(got, mistakes, "Two noises, of μ and of σ: how far does each move x̂?", tol=2e-3)
+            raise Wrong(f"For z = {z:.2f} and m = {m} the answer is {got!r}, expected {expected:.4f}. {hint}")
 
 
-def error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
-    """The expected calibration error, bin by bin."""
+def gaps(probabilities: Array, labels: Array, bins: int, certain: bool = True) -> tuple[Array, Array]:
+    """Of the bins that are not empty, shares of the examples, and accuracy less confidence; or `certain` left out."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    total = 0.0
+    shares, found = [], []
     for k in range(bins):
         inside = (confidence >= k / bins) & ((confidence < (k + 1) / bins) | (k == bins - 1))
+        inside &= certain | (confidence < 1)
         if inside.any():
-            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    return float(total)
+            shares.append(inside.mean())
+            found.append(right[inside].mean() - confidence[inside].mean())
+    return np.array(shares), np.array(found)
+
+
+def error(probabilities: Array, labels: Array, bins: int) -> float:
+    """The expected calibration error."""
+    shares, gap = gaps(probabilities, labels, bins)
+    return float(shares @ abs(gap))
 
 
 @checker("ch15.calibration_error")
@@ -46,11 +65,27 @@ def calibration_error(answer, rng) -> None:
         labels = np.where(likely, probabilities.argmax(axis=1), rng.integers(0, classes, examples))
         if case % 2:
             labels[0] = 1  # certain, and wrong
+        shares, gap = gaps(probabilities, labels, bins)
+        fewer, gap_of_fewer = gaps(probabilities, labels, bins, certain=False)
+        right, likeliest = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
         same(
             np.float64(answer(probabilities.copy(), labels.copy(), bins)),
             np.float64(error(probabilities, labels, bins)),
             f"The error of {examples} examples in {bins} bins" + (", some of them with confidence 1," * (case % 2)),
-            hint="The gap of a bin counts with the share of the examples in it.",
+            hint="In every bin: how far the share of right answers is from the mean confidence.",
+            mistakes={
+                "The gap of a bin counts with the share of the examples in it.": abs(gap).mean(),
+                "The gap of a bin counts with the share of the examples in it, and empty bins with nothing.": abs(
+                    gap
+                ).sum()
+                / bins,
+                "That is the largest gap.": abs(gap).max(),
+                "A gap has no sign: take its size, in every bin.": shares @ gap,
+                "That is the gap of all examples together: take its size in every bin.": abs(shares @ gap),
+                "A confidence of exactly 1 belongs into the last bin.": fewer @ abs(gap_of_fewer),
+                "Take the means of a bin first, then their difference.": abs(right - likeliest).mean(),
+                "It is a share, not a percentage.": 100 * error(probabilities, labels, bins),
+            },
         )
 
 

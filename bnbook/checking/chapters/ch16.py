@@ -10,7 +10,7 @@ from ..exercises import Wrong, checker, one_change, positive, repeatable, same
 Array = np.ndarray
 
 
-@checker("ch16.shift")
+@checker("ch16.shift", name="shift_of")
 def shift(answer, rng) -> None:
     """`answer(w, mean, cov, q)` is Var(w·u) in evaluation over that in training, with dropout of a share q on u."""
     for features in (1, 1, *rng.integers(2, 9, 6)):
@@ -18,12 +18,28 @@ def shift(answer, rng) -> None:
         root = rng.normal(size=(features, features + 2))
         cov, q = root @ root.T / features, float(rng.uniform(0.05, 0.9))
         evaluation = w @ cov @ w
-        noise = q / (1 - q) * (w**2 @ (np.diag(cov) + mean**2))
+        squares = w**2 @ (np.diag(cov) + mean**2)
+        noise = q / (1 - q) * squares
         same(
             answer(w.copy(), mean.copy(), cov.copy(), q),
             evaluation / (evaluation + noise),
             f"The ratio for {features} input{'s' if features > 1 else ''} and q = {q:.2f}",
-            hint="Every input has a mask of its own; what is kept is divided by 1 - q; the mean counts too.",
+            hint="What does a mask add to the variance of one input?",
+            mistakes={
+                "It is upside down.": (evaluation + noise) / evaluation,
+                "Without a mask inputs that go together move w·u together: take the whole matrix.": w**2
+                @ np.diag(cov)
+                / (w**2 @ np.diag(cov) + noise),
+                "A mask scales the mean of an input as well.": evaluation
+                / (evaluation + q / (1 - q) * (w**2 @ np.diag(cov))),
+                "Every input has a mask of its own.": evaluation
+                / (evaluation + q / (1 - q) * (evaluation + (w @ mean) ** 2)),
+                "What is kept is divided by 1 − q.": evaluation / (evaluation + q * (1 - q) * squares),
+                "A mask that is divided by 1 − q has another variance than q.": evaluation / (evaluation + q * squares),
+                "q is the share that is dropped, not that which is kept.": evaluation
+                / (evaluation + (1 - q) / q * squares),
+                "That is the ratio of the standard deviations.": np.sqrt(evaluation / (evaluation + noise)),
+            },
         )
 
 
@@ -46,7 +62,27 @@ def absorb(answer, rng) -> None:
                 f"Weight and bias must keep their shapes {weight.shape} and {bias.shape}, "
                 f"got {new_weight.shape} and {new_bias.shape}."
             )
-        same(u @ new_weight.T + new_bias, expected, "What the linear layer puts out", hint="Insert y = a u + b for BN.")
+        a, given = gamma / np.sqrt(var + eps), u @ weight.T
+        through = (u * a) @ weight.T
+        same(
+            u @ new_weight.T + new_bias,
+            expected,
+            "What the linear layer puts out",
+            hint="Insert y = a u + b for BN.",
+            mistakes={
+                "The mean and β go into the bias.": through + bias,
+                "β goes into the bias as well.": through + bias - weight @ (a * mean),
+                "The mean goes into the bias as well.": through + bias + weight @ beta,
+                "The mean is subtracted, also in the bias.": through + bias + weight @ (beta + a * mean),
+                "The bias of the linear layer is lost.": expected - bias,
+                "The weight has not taken anything over.": given + bias + weight @ (beta - a * mean),
+                "ε is missing.": (u - mean) / np.sqrt(var) * gamma @ weight.T + beta @ weight.T + bias,
+                "Divide by the root of the variance.": (u - mean) / (var + eps) * gamma @ weight.T
+                + weight @ beta
+                + bias,
+                "γ is missing.": (u - mean) / np.sqrt(var + eps) @ weight.T + weight @ beta + bias,
+            },
+        )
 
 
 BASE = {"activation": "tanh", "init": "xavier", "lr": 0.01}

@@ -23,12 +23,20 @@ def guaranteed(answer, rng) -> None:
             np.float64(lr * size**2 * (1 - lr * curvature / 2)),
             f"For a gradient of length {size:.3g}, a curvature of {curvature:.3g} and η = {lr:.3g} the answer",
             hint="Add up the slope along the step: after a distance t it is still size − curvature·t, at least.",
+            mistakes={
+                "The slope does not stay what it is at the start.": lr * size**2,
+                "That is the slope at the end of the step, all along it.": lr * size**2 * (1 - lr * curvature),
+                "A step has the length η times that of the gradient.": lr * size - curvature * lr**2 / 2,
+                "A step has the length η times that of the gradient: square it in both terms.": lr * size**2
+                - curvature * lr**2 / 2,
+                "That is the slope at the end.": size - curvature * lr * size,
+            },
         )
 
 
-def network(rng: np.random.Generator):
+def network(rng: np.random.Generator, least: int = 2):
     """A small network without normalization: its weights, and its gradients as a function of the weights."""
-    widths = rng.integers(3, 7, int(rng.integers(3, 6)))
+    widths = rng.integers(3, 7, int(rng.integers(least + 1, 6)))
     weights = [rng.normal(0, 1.2 / math.sqrt(n), (m, n)) for n, m in pairwise(widths)]
     x, target = rng.normal(size=(12, widths[0])), rng.normal(size=(12, widths[-1]))
 
@@ -47,18 +55,25 @@ def network(rng: np.random.Generator):
     return weights, gradient
 
 
+def _shifts(own: list[Array], gradient, moved: list[list[Array]], of_the_end: bool = False) -> list[float]:
+    """How far the gradient of every layer but the first goes where the weights are those of `moved`, relatively."""
+    ends = [gradient(there)[i] for i, there in enumerate(moved, start=1)]
+    return [
+        float(np.linalg.norm(end - start) / np.linalg.norm(end if of_the_end else start))
+        for start, end in zip(own[1:], ends, strict=True)
+    ]
+
+
 @checker("ch17.gradient_shift")
 def gradient_shift(answer, rng) -> None:
     """`answer(weights, gradient, lr)` lists ‖G′−G‖/‖G‖ of every layer but the first, by definition 2.1."""
-    for _ in range(20):  # with two layers some mistakes do not show
-        weights, gradient = network(rng)
+    for case in range(20):  # with two layers some mistakes do not show
+        weights, gradient = network(rng, least=2 if case else 3)
         lr = float(rng.uniform(0.2, 1))
         own = gradient(weights)
         after = [w - lr * g for w, g in zip(weights, own, strict=True)]
-        expected = []
-        for i in range(1, len(weights)):
-            there = gradient(after[:i] + weights[i:])[i]
-            expected.append(np.linalg.norm(there - own[i]) / np.linalg.norm(own[i]))
+        layers = range(1, len(weights))
+        expected = _shifts(own, gradient, [after[:i] + weights[i:] for i in layers])
         before = [w.copy() for w in weights]
         got = answer(weights, gradient, lr)
         if len(before) != len(weights) or not all(map(np.array_equal, before, weights)):
@@ -68,6 +83,25 @@ def gradient_shift(answer, rng) -> None:
             expected,
             f"The list for {len(weights)} layers",
             hint="For layer i all layers before it are updated; layer i itself and those behind it are not.",
+            mistakes={
+                words: _shifts(own, gradient, moved)
+                for words, moved in {
+                    "Layer i and those behind it do not move.": [after for _ in layers],
+                    "Layer i itself does not move.": [after[: i + 1] + weights[i + 1 :] for i in layers],
+                    "All layers before layer i move, not only the one.": [
+                        [*weights[: i - 1], after[i - 1], *weights[i:]] for i in layers
+                    ],
+                    "The layers before layer i move, not those behind it.": [
+                        weights[: i + 1] + after[i + 1 :] for i in layers
+                    ],
+                }.items()
+            }
+            | {
+                "It is divided by the size of the gradient at the start.": _shifts(
+                    own, gradient, [after[:i] + weights[i:] for i in layers], of_the_end=True
+                ),
+                "A size is no square.": np.square(expected),
+            },
         )
 
 

@@ -13,27 +13,56 @@ from ...experiments.scoreboard import row
 from ..exercises import Wrong, checker, finds_faults, same
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % t-interval of the mean of these differences."""
+def _quantile(share: float, freedom: int) -> float:
+    """Of Student's t."""
     from scipy import stats
 
+    return float(stats.t.ppf(share, freedom))
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % t-interval of the mean of these differences."""
     k = len(values)
-    half = stats.t.ppf(0.975, k - 1) * np.std(values, ddof=1) / math.sqrt(k)
+    half = _quantile(0.975, k - 1) * np.std(values, ddof=1) / math.sqrt(k)
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _around(mean: float, half: float) -> np.ndarray:
+    return np.array([mean - half, mean + half])
 
 
 @checker("ch18.interval")
 def interval(answer, rng) -> None:
     """`answer(a, b)` is the 95 % t-interval of the mean of a - b over paired seeds."""
-    for k in (2, 3, 5, int(rng.integers(6, 30))):
+    for k in (5, 2, 3, int(rng.integers(6, 30))):
         a = rng.uniform(0.7, 0.9) + rng.normal(0, 0.01, k)
         b = a - rng.normal(0.005, rng.uniform(0.001, 0.01), k)
+        d, root = a - b, math.sqrt(k)
+        mean, half = d.mean(), np.diff(t_interval(d))[0] / 2
         same(
             np.asarray(answer(a, b), dtype=float),
-            np.asarray(t_interval(a - b)),
+            _around(mean, half),
             f"For {k} seeds the interval",
             tol=1e-3,
-            hint="The quantile is that of Student's t with one degree of freedom less than there are seeds.",
+            mistakes={
+                "With few seeds the spread is not known well: the normal quantile is too small.": _around(
+                    mean, 1.959964 * np.std(d, ddof=1) / root
+                ),
+                "The spread of few values is estimated with one less than their number.": _around(
+                    mean, half * np.std(d) / np.std(d, ddof=1)
+                ),
+                "There is one degree of freedom less than there are seeds.": _around(
+                    mean, _quantile(0.975, k) / _quantile(0.975, k - 1) * half
+                ),
+                "It has two ends, with half of the five percent beyond each.": _around(
+                    mean, _quantile(0.95, k - 1) / _quantile(0.975, k - 1) * half
+                ),
+                "That is where one difference lies; their mean is known better.": _around(mean, half * root),
+                "The seeds are paired: the spread is that of the differences.": _around(
+                    mean, _quantile(0.975, 2 * k - 2) * np.hypot(np.std(a, ddof=1), np.std(b, ddof=1)) / root
+                ),
+                "The differences are a − b.": _around(-d.mean(), half),
+            },
         )
 
 

@@ -83,8 +83,8 @@ WRONG = {
     ("answer", "told"),
     [
         (lambda *arrays: _layer_backward(*arrays)[::-1], "in this order"),
-        (lambda *arrays: [array.T for array in _layer_backward(*arrays)], "the shape of what it is for"),
-        (lambda g, x, weight, bias: (g @ weight, g.T @ x, g.sum(axis=0)), "the ReLU's output is positive"),
+        (lambda *arrays: [array.T for array in _layer_backward(*arrays)], "It is transposed."),
+        (lambda g, x, weight, bias: (g @ weight, g.T @ x, g.sum(axis=0)), "The ReLU is missing"),
     ],
 )
 def test_layer_backward_says_what_is_wrong(answer, told: str) -> None:

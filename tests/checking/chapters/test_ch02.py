@@ -13,6 +13,11 @@ def normalize(x, eps):
     return (centered / np.sqrt((centered * centered).mean(axes, keepdims=True) + eps)).astype(x.dtype)
 
 
+def over(x, axes, eps, ddof=0, root=lambda var, eps: np.sqrt(var + eps)):
+    centered = x - x.mean(axes, keepdims=True)
+    return (centered / root(x.var(axes, keepdims=True, ddof=ddof), eps)).astype(x.dtype)
+
+
 def in_place(x, eps):
     x -= x.mean(0)
     return x
@@ -49,16 +54,22 @@ WRONG = {
         lambda var, weight, eps: weight**2 * var / (np.sqrt(var) + eps) ** 2,
         lambda var, weight, eps: 1.0,
     ],
-    "ch02.normalize": [
-        lambda x, eps: (x - x.mean(0)) / np.sqrt(x.var(0) + eps),
-        lambda x, eps: normalize(x, 0),
-        lambda x, eps: normalize(x, eps).astype(np.float64),
-        lambda x, eps: np.zeros_like(x),
-        lambda x, eps: normalize(x, eps)[:1],
-        lambda x, eps: x,
-        lambda x, eps: None,
-        in_place,
-    ],
+    "ch02.normalize": {
+        "per position": lambda x, eps: over(x, 0, eps),
+        "per example": lambda x, eps: over(x, tuple(range(1, x.ndim)), eps),
+        "instance": lambda x, eps: over(x, tuple(range(2, x.ndim)), eps) if x.ndim > 2 else normalize(x, eps),
+        "unbiased": lambda x, eps: over(x, (0, *range(2, x.ndim)), eps, ddof=1),
+        "eps outside": lambda x, eps: over(x, (0, *range(2, x.ndim)), eps, root=lambda v, e: np.sqrt(v) + e),
+        "variance": lambda x, eps: over(x, (0, *range(2, x.ndim)), eps, root=lambda v, e: v + e),
+        "centred": lambda x, eps: over(x, (0, *range(2, x.ndim)), eps, root=lambda v, e: 1),
+        "no eps": lambda x, eps: normalize(x, 0),
+        "float64": lambda x, eps: normalize(x, eps).astype(np.float64),
+        "zeros": lambda x, eps: np.zeros_like(x),
+        "one example": lambda x, eps: normalize(x, eps)[:1],
+        "as it was": lambda x, eps: x,
+        "nothing": lambda x, eps: None,
+        "in place": in_place,
+    },
     "ch02.largest": [
         lambda m: np.arange(m),
         lambda m: np.zeros(m),

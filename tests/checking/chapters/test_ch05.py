@@ -84,7 +84,7 @@ class ModeOfNow(Layer):
     """Backward reads the mode when it is called, not that of its forward pass."""
 
     def backward(self, g):
-        self._cache = *self._cache[:2], self.training
+        self.cache = *self.cache[:2], self.training
         return super().backward(g)
 
 

@@ -1,0 +1,103 @@
+"""`python -m bnbook.checking`: the exercises outside the pages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from . import report
+from .catalogue import exercises
+
+RULE = """\
+Which function answers which exercise, in a .py file:
+  - ANSWERS = {"ch02.normalize": my_function, ...} says it for any name;
+  - a function (or value) named ch02_normalize answers ch02.normalize;
+  - a function with the name that the exercise asks for, such as normalize, where one exercise alone asks for it.
+`python -m bnbook.checking list` prints both names. A name that several exercises ask for, such as diagnose, is an error
+that names them. What the file imports does not count; `NotImplemented` counts as not attempted.
+
+In a notebook the cells are run from top to bottom, those tagged "solution" left out, and what check(...) says is
+collected; where an exercise is checked more than once, the last time counts. Nothing is written.
+
+The code of the file runs on this computer as you: open a file first if you do not know whose it is.
+
+Exit status: 0 where nothing is wrong, 1 where something is or could not be checked, 2 where a file cannot be judged.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m bnbook.checking", description="The exercises outside the pages.")
+    commands = result.add_subparsers(dest="action", required=True, metavar="report FILE ... | list")
+    sub = commands.add_parser(
+        "report",
+        help="check files of answers, or notebooks",
+        epilog=RULE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="answers in a .py file, or a notebook")
+    sub.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=300,
+        metavar="S",
+        help="seconds for an answer or for a cell (300)",
+    )
+    sub.add_argument("--json", action="store_true", help="a list with one entry for each file, for programs")
+    sub = commands.add_parser("list", help="the exercises: chapter, level, kind, topic")
+    sub.add_argument("--json", action="store_true", help="for programs")
+    return result
+
+
+def _seconds(word: str) -> float:
+    if not 0 < float(word) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word} is not a positive number of seconds")
+    return float(word)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        status = list_all(args.json) if args.action == "list" else report_all(args.files, args.timeout, args.json)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def list_all(as_json: bool) -> int:
+    found = exercises()
+    print(_json([exercise._asdict() for exercise in found]) if as_json else report.catalogue(found))
+    return 0
+
+
+def report_all(files: list[Path], timeout: float, as_json: bool) -> int:
+    status, entries = 0, []
+    for n, path in enumerate(files):
+        try:
+            found = report.report(path, timeout)
+        except report.BadFile as error:
+            found = {"file": str(path), "error": str(error)}
+            print(f"{path}: {error}", file=sys.stderr)
+            status = 2
+        else:
+            status = max(status, int(found["wrong"] + found["not_checked"] > 0))
+            if not as_json:
+                print("\n" * (n > 0) + report.text(found))
+        entries.append(found)
+    if as_json:
+        print(_json(entries))
+    return status
+
+
+def _json(entries: list[dict]) -> str:
+    return json.dumps(entries, ensure_ascii=False, indent=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
