@@ -14,7 +14,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b",
 )  # fmt: skip
 WITH_BN, WITHOUT_BN = BLUE, ORANGE  # everywhere in the book
-LIVE_FIGURES = ("forward",)  # a script each in book/_assets/live
+LIVE_FIGURES = ("axes", "backward", "forward", "graph")  # a script each in book/_assets/live
 
 
 def use_style() -> None:
