@@ -33,7 +33,7 @@ SCRIPTS = ROOT / "book" / "_assets" / "live"
 FIGURES = sorted(script.stem for script in SCRIPTS.glob("*.js") if script.stem != "live")
 DATA: dict[str, dict[str, Any]] = {}  # what the notebook hands to a figure
 ALT = "The picture that a live figure lies over."
-WINDOWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WINDOWS = ((1280, "light"), (390, "dark"))  # a desk and a phone
 WEIGHT_LIMIT = 10 * 1024
 SMALLEST_LETTERS = 11  # px
 CONFIG = f"""

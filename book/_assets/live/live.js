@@ -117,8 +117,9 @@ normalization, which nothing else uses. */
 
     /** Hide the picture from the eye: its alternative text is still read. */
     takePlace() {
-      const picture = this.closest("figure")?.querySelector("img");
-      picture?.closest("figure > *").classList.add("live-still"); // with a link around it, if there is one
+      const still = this.closest("figure")?.querySelector("img")?.closest("figure > *");
+      still?.classList.add("live-still");
+      if (still?.matches("a")) still.tabIndex = -1; // a picture in a link: nobody should stop at what is not seen
     }
 
     redraw() {
