@@ -251,11 +251,11 @@ def test_it_is_pulled_by_pointer_and_by_finger(open_figure: Callable[..., Page],
     page = open_figure(name, width=390, has_touch=True)
     for handle in page.locator(".live svg [tabindex='0']:visible").all()[:2]:
         handle.scroll_into_view_if_needed()
-        for pulls in (pointer_pulls, finger_pulls):
+        for pulls, way in ((pointer_pulls, 1), (finger_pulls, -1)):  # a finger upwards: the page could scroll
             box = handle.locator("*").first.bounding_box()
             x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
             before, scrolled = drawing(page), page.evaluate("scrollY")
-            pulls(page, [(x + k, y - k) for k in range(0, 70, 10)])  # up: the page could scroll
+            pulls(page, [(x - way * k, y + way * k) for k in range(0, 70, 10)])
             assert drawing(page) != before, (handle.get_attribute("aria-label"), pulls.__name__)
             if handle.get_attribute("role") == "slider":
                 assert page.evaluate("scrollY") == scrolled
