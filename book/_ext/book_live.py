@@ -1,4 +1,4 @@
-"""Load a live figure's script where the figure is used, and nowhere else.
+"""Put a live figure into the place of its picture, and load its script where it is used and nowhere else.
 
 `bnbook.plotting.live(NAME)` leaves <live-NAME> in the output of a cell. Its script is book/_assets/live/NAME.js; the
 base that all of them need is live.js and live.css beside it. The folder is not in html_static_path, from which Jupyter
@@ -18,10 +18,11 @@ import myst_nb.sphinx_
 from docutils import nodes
 from myst_nb.core.render import create_figure_context
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 FIGURES = Path(__file__).parents[1] / "_assets" / "live"
-ELEMENT = re.compile(r"<live-([a-z-]+)")
+ELEMENT = re.compile(r"<live-([a-z]+)")
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +36,37 @@ def figure_of_first_output(renderer: Any, options: dict[str, Any] | None, line: 
         yield
 
 
+class PlaceFigures(SphinxPostTransform):
+    """Move the element from behind the captioned picture to before its caption, and mark the place.
+
+    A browser that draws while the page still arrives then keeps the room from the first moment.
+    """
+
+    default_priority = 5  # after myst-nb has chosen between the forms of an output
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for output in list(self.document.findall(nodes.raw)):
+            element = ELEMENT.search(output.astext())
+            if not element:
+                continue
+            figure = next(iter(output.parent.findall(nodes.figure)), None)
+            if figure is None:
+                logger.warning("%s has no captioned picture in its cell", element[0], location=output, type="book_live")
+                continue
+            output.parent.remove(output)
+            output["classes"] = []  # else it is wrapped as an output
+            figure.insert(figure.first_child_matching_class(nodes.caption) or len(figure), output)
+            figure["classes"] += ["live-place", f"live-place-{element[1]}"]
+
+
 def copy_figures(app: Sphinx) -> None:
     if app.builder.format == "html":
         shutil.copytree(FIGURES, Path(app.outdir, "_static", "live"), dirs_exist_ok=True)
 
 
 def load_figures(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
-    raw = doctree.findall(nodes.raw) if doctree else ()
-    names = dict.fromkeys(name for node in raw for name in ELEMENT.findall(node.astext()))
+    names = dict.fromkeys(ELEMENT.findall(context.get("body", "")))
     if not names:
         return
     app.add_css_file("live/live.css")
@@ -56,6 +80,7 @@ def load_figures(app: Sphinx, pagename: str, templatename: str, context: dict, d
 
 def setup(app: Sphinx) -> dict[str, bool]:
     myst_nb.sphinx_.create_figure_context = figure_of_first_output
+    app.add_post_transform(PlaceFigures)
     app.connect("builder-inited", copy_figures)
     app.connect("html-page-context", load_figures)
     return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,8 +1,9 @@
 /* The base of the live figures: classic scripts without dependencies, so that they run from file:// too.
 
-A live figure lies over the static one of its notebook cell. `bnbook.plotting.live(NAME)` writes <live-NAME> behind the
-picture; when it can draw, the element takes the picture's place, and the caption, the number, the link and the
-alternative text stay. Paper, JupyterLab and readers without JavaScript see the picture. A figure is one script:
+A live figure lies over the static one of its notebook cell. `bnbook.plotting.live(NAME)` writes <live-NAME>, and the
+build puts it between the picture and the caption. When it can draw, the picture is hidden; the caption, the number, the
+link and the alternative text stay. Paper, JupyterLab and readers without JavaScript see the picture. A figure is one
+script:
 
     class Forward extends Live.Figure {
       static batchNorm(x, gamma, beta, eps) { … }   the formula, pure; tests/site/test_live.py compares it with bnbook
@@ -13,7 +14,7 @@ alternative text stay. Paper, JupyterLab and readers without JavaScript see the 
     Live.define("forward", Forward);
 
 It draws in CSS pixels at the width it has, so that its letters are as large on a phone as on a desk: letters of at
-least 11 px, `width < 480` is a phone. Its height before it can draw is reserved in live.css.
+least 11 px, `width < 480` is a phone. Its height is reserved in live.css, before it can draw.
 
     this.now.NAME                           what the controls say, kept apart from the fields that HTML elements have
     this.slider(NAME, label, options)       { min, max, step, value, map, text }: `map` makes the value from the position
@@ -89,7 +90,7 @@ normalization, which nothing else uses. */
     handles = [];
 
     connectedCallback() {
-      if (this.stage) return; // it was moved
+      if (this.stage) return;
       const data = this.querySelector("script")?.textContent;
       this.data = data ? JSON.parse(data) : {};
       this.uid = `live${++count}`;
@@ -114,15 +115,11 @@ normalization, which nothing else uses. */
       this.redraw();
     }
 
-    /** Move to where the picture of the cell stands, and hide it from the eye: its alternative text is still read. */
+    /** Hide the picture from the eye: its alternative text is still read. */
     takePlace() {
-      const output = this.parentElement;
-      const picture = this.closest(".cell_output")?.querySelector("img");
-      if (!picture) return;
-      const whole = picture.closest("figure > *") ?? picture; // with a link around it, if there is one
-      whole.classList.add("live-still");
-      whole.after(this);
-      if (!output.children.length) output.remove();
+      const still = this.closest("figure")?.querySelector("img")?.closest("figure > *");
+      still?.classList.add("live-still");
+      if (still?.matches("a")) still.tabIndex = -1; // a picture in a link: nobody should stop at what is not seen
     }
 
     redraw() {
