@@ -22,6 +22,8 @@ from .catalogue import exercises as all_exercises
 
 GRACE = 10  # seconds after which a process that could not be interrupted is ended
 PAUSE = 0.02
+# One thread, as the notebooks of the book are executed: several wait for one another where other programs run.
+ENVIRONMENT = {"MPLBACKEND": "agg"} | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def report(path: Path, timeout: float) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _process(path: Path, timeout: float, *exercise: str) -> tuple[list[dict], st
         command = [sys.executable, "-m", answers.__name__, str(path), str(out), str(timeout), *exercise]
         process = subprocess.Popen(
             command,
-            env=os.environ | {"MPLBACKEND": "agg"},
+            env=os.environ | ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
