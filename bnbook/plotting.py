@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +14,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b",
 )  # fmt: skip
 WITH_BN, WITHOUT_BN = BLUE, ORANGE  # everywhere in the book
+LIVE_FIGURES = ("forward",)  # a script each in book/_assets/live
 
 
 def use_style() -> None:
@@ -71,3 +75,46 @@ def shared_statistics(ax: Axes, groups: np.ndarray, title: str) -> None:
     ax.grid(False)
     for side in ax.spines.values():
         side.set_visible(False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a live figure takes values of JSON and arrays, not {type(value).__name__}: {str(value)[:60]}")
+
+
+class LiveFigure:
+    """The place of a live figure in a cell's output; see `live`."""
+
+    def __init__(self, name: str, data: dict[str, Any]) -> None:
+        self.name, self.data = name, data
+        try:
+            self._json = json.dumps(data, ensure_ascii=False, allow_nan=False, default=_plain)
+        except ValueError:
+            raise ValueError(f"the data of the live figure {name!r} have a NaN or an infinity") from None
+
+    def __repr__(self) -> str:
+        return f"live figure: {self.name}"
+
+    def _repr_html_(self) -> str:
+        inside = self._json.replace("<", "\\u003c") if self.data else ""  # "</script>" in a text would end the script
+        script = f'<script type="application/json">{inside}</script>' if inside else ""
+        return f'<live-{self.name} class="live">{script}</live-{self.name}>'
+
+
+def live(name: str, **data: Any) -> LiveFigure:
+    """Put a live figure over the picture of the same cell, on the page.
+
+    The last line of a cell, after `plt.show()`. Notebooks, paper and readers without JavaScript show the picture.
+
+    Args:
+        name: which one; `LIVE_FIGURES` lists them.
+        **data: what the figure shows, as values of JSON or arrays.
+
+    Raises:
+        ValueError: a name that is not known; a number that JSON does not have (NaN, infinity).
+        TypeError: data that are no values of JSON and no arrays.
+    """
+    if name not in LIVE_FIGURES:
+        raise ValueError(f"there is no live figure {name!r}; there are {', '.join(LIVE_FIGURES)}")
+    return LiveFigure(name, data)

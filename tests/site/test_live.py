@@ -1,0 +1,402 @@
+"""The live figures: their maths is the package's, and everybody can work them or sees the picture in their place.
+
+They are tried on small pages, one a figure, built with the book's theme, style and loader. A figure is found by its
+script in book/_assets/live; its maths needs an entry in MATHS, and data, where it takes some, one in DATA.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from bnbook import functional as F
+from bnbook import plotting
+from tests.site.conftest import ROOT, Visit, open_page, violations
+
+pytestmark = pytest.mark.long(seconds=60)
+
+SCRIPTS = ROOT / "book" / "_assets" / "live"
+FIGURES = sorted(script.stem for script in SCRIPTS.glob("*.js") if script.stem != "live")
+DATA: dict[str, dict[str, Any]] = {}  # what the notebook hands to a figure
+ALT = "The picture that a live figure lies over."
+WINDOWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WEIGHT_LIMIT = 10 * 1024
+SMALLEST_LETTERS = 11  # px
+CONFIG = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "book" / "_ext")!r})
+extensions = ["myst_nb", "book_pages", "book_live"]
+html_theme = "sphinx_book_theme"
+html_static_path = [{str(ROOT / "book" / "_assets" / "static")!r}]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
+html_context = {{"default_mode": "auto"}}
+nb_execution_mode = "off"
+"""
+
+
+def picture() -> str:
+    png = io.BytesIO()
+    Image.new("RGB", (600, 260), "#ddd").save(png, "PNG")
+    return base64.b64encode(png.getvalue()).decode()
+
+
+def page_with(name: str) -> nbformat.NotebookNode:
+    """A notebook as a chapter has it: a cell whose output is a captioned picture, and behind it the live figure."""
+    figure = plotting.live(name, **DATA.get(name, {}))
+    html = {"text/plain": repr(figure), "text/html": figure._repr_html_()}
+    cell = new_code_cell(
+        f'plotting.live("{name}")',
+        execution_count=1,
+        metadata={
+            "mystnb": {"figure": {"caption": "A caption.", "name": f"fig-{name}"}, "image": {"alt": ALT}},
+            "tags": ["hide-input"],
+        },
+        outputs=[
+            new_output("display_data", {"image/png": picture(), "text/plain": "<Figure>"}),
+            new_output("execute_result", html, execution_count=1),
+        ],
+    )
+    cells = [new_markdown_cell(f"# {name}\n\nBefore."), cell, new_markdown_cell("After.\n\n" * 30)]
+    return new_notebook(cells=cells, metadata={"language_info": {"name": "python", "pygments_lexer": "python"}})
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page a figure, a page without one, and one that names a figure that there is not."""
+    source, out = (tmp_path_factory.mktemp("live") / name for name in ("source", "html"))
+    source.mkdir()
+    (source / "conf.py").write_text(CONFIG, encoding="utf-8")
+    toc = "\n".join(["# Start", "", "```{toctree}", *FIGURES, "plain", "unknown", "```", ""])
+    (source / "index.md").write_text(toc, encoding="utf-8")
+    (source / "plain.md").write_text("# Plain\n\nNo figure.\n", encoding="utf-8")
+    (source / "unknown.md").write_text("# Unknown\n\n<live-nothing></live-nothing>\n", encoding="utf-8")
+    for name in FIGURES:
+        nbformat.write(page_with(name), source / f"{name}.ipynb")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(source), str(out)]
+    build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=300)
+    (out / "said").write_text(build.stderr, encoding="utf-8")
+    return out
+
+
+@pytest.fixture(scope="module")
+def open_figure(pages: Path, browser: Browser) -> Callable[..., Page]:
+    def open_figure(name: str, width: int = 1280, **settings: object) -> Page:
+        seen = Visit()
+        page = open_page(browser, pages / f"{name}.html", seen, width, **settings)
+        page.seen = seen
+        return page
+
+    return open_figure
+
+
+def drawing(page: Page) -> str:
+    """What the reader sees of a figure: the parts, the places of the handles, the sentence."""
+    return page.evaluate("(({stage, words}) => stage.innerHTML + words.textContent)(document.querySelector('.live'))")
+
+
+# --- the maths -------------------------------------------------------------------------------------------------------
+
+
+def forward(rng: np.random.Generator) -> tuple[str, list[Any], dict[str, Any]]:
+    x = rng.normal(rng.normal(scale=5), rng.lognormal(), size=rng.integers(2, 40))
+    gamma, beta, eps = rng.normal(scale=2), rng.normal(scale=5), 10 ** rng.uniform(-5, 1)
+    y, cache = F.batch_norm(x[:, None], None, None, np.array([gamma]), np.array([beta]), training=True, eps=eps)
+    x_hat = (cache.xc * cache.inv_std)[:, 0]
+    expected = {"mean": x.mean(), "variance": x.var(), "centered": cache.xc[:, 0], "xHat": x_hat, "y": y[:, 0]}
+    return "batchNorm", [x.tolist(), gamma, beta, eps], expected
+
+
+# A random case of each figure: the name of its static function, the arguments, what the package makes of them.
+MATHS: dict[str, Callable[[np.random.Generator], tuple[str, list[Any], dict[str, Any]]]] = {"forward": forward}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_maths_is_the_packages(open_figure: Callable[..., Page], name: str) -> None:
+    page = open_figure(name)
+    rng = np.random.default_rng(len(name))
+    cases = [MATHS[name](rng) for _ in range(50)]
+    call = "([name, cases]) => cases.map(([f, args]) => customElements.get(`live-${name}`)[f](...args))"
+    results = page.evaluate(call, [name, [case[:2] for case in cases]])
+    for (_, _, expected), result in zip(cases, results, strict=True):
+        for key, value in expected.items():
+            scale = np.abs(value).max()
+            np.testing.assert_allclose(result[key], value, rtol=0, atol=1e-12 * scale, err_msg=key)
+    page.context.close()
+
+
+# --- everybody can work it -------------------------------------------------------------------------------------------
+
+
+def press(page: Page, key: str) -> bool:
+    """Whether the picture changes when a key is pressed."""
+    before = drawing(page)
+    page.keyboard.press(key)
+    return drawing(page) != before
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_control_answers_to_keys(open_figure: Callable[..., Page], name: str) -> None:
+    page = open_figure(name, reduced_motion="reduce")
+    for handle in page.locator(".live svg [tabindex='0']:visible").all():
+        handle.focus()
+        assert press(page, "ArrowRight") and press(page, "ArrowLeft"), handle.get_attribute("aria-label")
+    for handle in reversed(page.locator(".live svg [role=slider]:visible").all()):  # the last may depend on the others
+        handle.focus()
+        for key, limit in (("Home", "min"), ("End", "max")):
+            page.keyboard.press(key)
+            now, end = (float(handle.get_attribute(f"aria-value{what}")) for what in ("now", limit))
+            assert abs(now - end) < 0.01
+        assert press(page, "PageDown")
+        assert float(handle.get_attribute("aria-valuenow")) <= now - 5 * 0.01
+    for control in page.locator(".live input[type=range]:enabled").all():
+        control.focus()
+        assert press(page, "ArrowLeft") or press(page, "ArrowRight"), control.get_attribute("id")
+    for control in page.locator(".live fieldset input:not(:checked)").all():
+        control.focus()
+        assert press(page, "Space"), control.get_attribute("value")
+    buttons = page.locator(".live button:enabled").all()
+    pressed = [button.focus() or press(page, "Enter") for button in buttons]
+    assert any(pressed) or not pressed
+    assert page.locator(".live :is([tabindex], input, button)").count() > 0
+    assert page.seen.errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_is_pulled_by_pointer_and_by_finger(open_figure: Callable[..., Page], name: str) -> None:
+    for touch in (False, True):
+        page = open_figure(name, width=390, has_touch=touch)
+        handles = page.locator(".live svg [tabindex='0']:visible").all()
+        for handle in handles[:3]:
+            handle.scroll_into_view_if_needed()
+            box = handle.locator("*").first.bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            before, scrolled = drawing(page), page.evaluate("scrollY")
+            path = [(x + k, y + k) for k in (0, 20, 40)]
+            finger_pulls(page, path) if touch else pointer_pulls(page, path)
+            assert drawing(page) != before, (handle.get_attribute("aria-label"), "touch" if touch else "mouse")
+            assert page.evaluate("scrollY") == scrolled
+        page.context.close()
+
+
+def pointer_pulls(page: Page, path: list[tuple[float, float]]) -> None:
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for point in path[1:]:
+        page.mouse.move(*point)
+    page.mouse.up()
+
+
+def finger_pulls(page: Page, path: list[tuple[float, float]]) -> None:
+    session = page.context.new_cdp_session(page)
+    for kind, point in zip(["touchStart", *["touchMove"] * (len(path) - 1)], path, strict=True):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": point[0], "y": point[1]}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_pause_speaks_the_sentence(open_figure: Callable[..., Page], name: str) -> None:
+    page = open_figure(name)
+    spoken, words = page.locator(".live [role=status]"), page.locator(".live-words")
+    assert words.inner_text() and not spoken.text_content()  # nothing is spoken before the reader does something
+    page.locator(".live svg [tabindex='0']:visible, .live input:enabled").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.live [role=status]').textContent")
+    assert spoken.text_content() == words.text_content()
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_moves_where_motion_is_unwanted(open_figure: Callable[..., Page], name: str) -> None:
+    page = open_figure(name, reduced_motion="reduce")
+    page.evaluate("() => { window.asked = 0; window.requestAnimationFrame = () => { window.asked += 1; }; }")
+    for button in page.locator(".live button:enabled").all():
+        button.click()
+    assert page.evaluate("[window.asked, document.getAnimations().length]") == [0, 0]
+    page.context.close()
+
+
+# --- it can be read --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_is_accessible(open_figure: Callable[..., Page], name: str, width: int, scheme: str) -> None:
+    page = open_figure(name, width, color_scheme=scheme)
+    assert page.seen.errors == []
+    assert {url.partition(":")[0] for url in page.seen.requests} <= {"file", "data"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    letters = """[...document.querySelectorAll('.live :is(text, label, output, button, legend, p)')].map(e =>
+        [e.textContent, parseFloat(getComputedStyle(e).fontSize), e.getBoundingClientRect().left,
+         e.getBoundingClientRect().right])"""
+    for words, size, left, right in page.evaluate(letters):
+        assert size >= SMALLEST_LETTERS, words
+        assert left >= 0 and right <= width, f"{words} is cut off"
+    assert violations(page) == []
+    page.context.close()
+
+
+# Of every text and of every part that has a colour: what it is, its colour, and the colour that it stands on.
+COLOURS = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const rgb = colour => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const forced = matchMedia('(forced-colors: active)').matches;
+    const ground = rgb(forced ? 'Canvas' : getComputedStyle(document.body).backgroundColor);
+    const fill = part => rgb(getComputedStyle(part).fill);
+    return [...document.querySelectorAll('.live svg :is(text, .live-dot, .live-fill)')].map(part => {
+        const on = part.matches('.live-mark') ? fill(part.parentNode.querySelector('.live-dot')) : ground;
+        return [part.tagName, part.textContent || part.getAttribute('class'), fill(part), on];
+    });
+}"""
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """The ratio of WCAG 2."""
+
+    def luminance(colour: list[int]) -> float:
+        channels = [v / 255 for v in colour[:3]]
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("forced", ["none", "active"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_its_colours_can_be_told_from_the_ground(
+    open_figure: Callable[..., Page], name: str, scheme: str, forced: str
+) -> None:
+    """axe does not measure the colours of SVG."""
+    page = open_figure(name, color_scheme=scheme, forced_colors=forced)
+    colours = page.evaluate(COLOURS)
+    assert colours
+    for tag, words, colour, ground in colours:
+        assert contrast(colour, ground) >= (4.5 if tag == "text" else 3), (words, colour, ground)
+    page.context.close()
+
+
+# --- where it stands -------------------------------------------------------------------------------------------------
+
+
+def size_of_picture(page: Page) -> float:
+    return page.locator(f"img[alt='{ALT}']").bounding_box()["width"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_picture_is_what_paper_and_pages_without_javascript_show(
+    open_figure: Callable[..., Page], name: str
+) -> None:
+    page = open_figure(name)
+    assert size_of_picture(page) < 10
+    assert page.locator(f"figure#fig-{name} > .live").count() == 1
+    assert page.locator("figcaption:visible").count() == 1
+    page.emulate_media(media="print")
+    assert size_of_picture(page) > 300
+    assert not page.locator(".live").is_visible()
+    page.context.close()
+    page = open_figure(name, java_script_enabled=False)
+    assert size_of_picture(page) > 300
+    assert page.locator(".live").inner_text().strip() == ""
+    page.context.close()
+
+
+def test_the_picture_stays_where_a_figure_fails(open_figure: Callable[..., Page]) -> None:
+    page = open_figure(FIGURES[0])
+    page.evaluate("""() => {
+        Live.define("broken", class extends Live.Figure { build() { throw new Error("planted"); } });
+        const cell = document.createElement("div");
+        cell.className = "cell_output";
+        cell.innerHTML = "<figure><img alt='other' width='300'></figure><div><live-broken></live-broken></div>";
+        document.querySelector("article").append(cell);
+    }""")
+    assert page.seen.errors == ["planted"]
+    assert page.locator("img[alt='other']").bounding_box()["width"] == 300
+    assert page.locator("live-broken").inner_html() == ""
+    page.context.close()
+
+
+SHIFT = """new Promise(resolve => {
+    const shifts = [];
+    new PerformanceObserver(list => shifts.push(...list.getEntries())).observe({type: 'layout-shift', buffered: true});
+    requestAnimationFrame(() => setTimeout(() => resolve(shifts.reduce((sum, {value}) => sum + value, 0))));
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", FIGURES)
+def test_its_place_is_kept_before_it_draws(open_figure: Callable[..., Page], name: str, width: int) -> None:
+    page = open_figure(name, width)
+    assert page.evaluate(SHIFT) <= 0.05
+    rows = page.evaluate("getComputedStyle(document.querySelector('figure')).gridTemplateRows").split("px")
+    height = page.locator(".live").evaluate("figure => figure.stage.parentNode.lastElementChild.offsetTop")
+    assert float(rows[0]) > 100 and height >= 0
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_page_loads_the_figures_that_it_uses(open_figure: Callable[..., Page], name: str) -> None:
+    def loaded(document: str) -> set[str]:
+        page = open_figure(document)
+        page.context.close()
+        return {url.partition("?")[0].rpartition("/")[2] for url in page.seen.requests if "/_static/live/" in url}
+
+    assert loaded(name) == {"live.js", "live.css", f"{name}.js"}
+    assert loaded("plain") == set()
+
+
+def test_a_figure_without_a_script_is_a_warning_of_the_build(pages: Path) -> None:
+    said = (pages / "said").read_text(encoding="utf-8").strip()
+    assert "no script nothing.js for <live-nothing>" in said
+    assert "\n" not in said  # and nothing else
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_is_light(name: str) -> None:
+    weights = {file.stem + file.suffix: len(gzip.compress(file.read_bytes(), 6)) for file in SCRIPTS.iterdir()}
+    share = (weights["live.js"] + weights["live.css"]) / max(2, len(FIGURES))
+    assert weights[f"{name}.js"] + share <= WEIGHT_LIMIT
+
+
+def test_the_notebooks_know_every_script() -> None:
+    assert list(plotting.LIVE_FIGURES) == FIGURES
+
+
+# --- in the chapters -------------------------------------------------------------------------------------------------
+
+USED = [
+    (notebook.stem, name)
+    for notebook in sorted((ROOT / "book").glob("*.ipynb"))
+    for name in dict.fromkeys(re.findall(r"<live-([a-z-]+)", notebook.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize(("chapter", "name"), USED)
+def test_a_chapter_has_its_figure(site: Path, browser: Browser, chapter: str, name: str) -> None:
+    seen = Visit()
+    page = open_page(browser, site / f"book/{chapter}.html", seen)
+    figure = page.locator(f"figure:has(> img.live-still) > live-{name}")
+    assert figure.count() == 1 and figure.locator("svg").bounding_box()["height"] > 100
+    assert figure.locator("xpath=..").locator("figcaption .caption-number").count() == 1
+    assert seen.errors == []
+    page.context.close()

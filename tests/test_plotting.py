@@ -1,0 +1,37 @@
+"""The place that a live figure gets in a notebook."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from bnbook import plotting
+
+
+def test_a_live_figure_is_an_element_with_its_data():
+    data = {"rates": np.array([0.1, 0.25]), "best": np.float64(0.5), "count": np.int64(3), "note": "</script> σ²"}
+    html = plotting.live("forward", **data)._repr_html_()
+    found = re.fullmatch(
+        r'<live-forward class="live"><script type="application/json">(.*)</script></live-forward>', html
+    )
+    assert "<" not in found[1]  # a text cannot end the script
+    assert json.loads(found[1]) == {"rates": [0.1, 0.25], "best": 0.5, "count": 3, "note": "</script> σ²"}
+    assert plotting.live("forward")._repr_html_() == '<live-forward class="live"></live-forward>'
+
+
+def test_its_text_is_short_and_the_same_everywhere():
+    assert repr(plotting.live("forward", x=np.zeros(1000))) == "live figure: forward"
+
+
+def test_what_cannot_be_shown_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"no live figure 'foreward'.*forward"):
+        plotting.live("foreward")
+    with pytest.raises(ValueError, match="'forward' have a NaN"):
+        plotting.live("forward", x=float("nan"))
+    with pytest.raises(TypeError, match="not set"):
+        plotting.live("forward", x={1, 2})
