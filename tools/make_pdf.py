@@ -53,7 +53,7 @@ FLAGS = (
 )
 CSS_URL = re.compile(r"""url\(\s*["']?(?!data:|#)([^"'()?#]+)[^)]*\)""")
 # A formula begins with its MathML, which Chromium does not print; its TeX stands at the end of that.
-FORMULA = re.compile(r'<span class="katex"><span class="katex-mathml">.*?<annotation[^>]*>([^<]*)</annotation>.*?</span>')
+FORMULA = re.compile(r'<span class="katex"><span class="katex-mathml">.*?<annotation[^>]*>([^<]*)<.*?</span>')
 SPAN = re.compile("<span|</span>")
 PLACE = re.compile("⟦([0-9]+)⟧")
 # What scripts need or make, and marks to click at: buttons, editors, live figures (their pictures stay).
@@ -84,12 +84,12 @@ def find_chromium() -> str:
             return path
     raise BookError(
         "the PDF is printed by Chromium or Chrome, and neither was found: install the package chromium "
-        "(apt install chromium, brew install --cask chromium), or name one, as in BNBOOK_CHROMIUM=/path/to/chrome make pdf"
+        "(apt install chromium, brew install --cask chromium), or name one, as in make pdf BNBOOK_CHROMIUM=/path/to/it"
     )
 
 
 class Chapter:
-    """One page of the site as a chapter of the printed book: its ids begin with its name, so that none is there twice."""
+    """One page of the site as a chapter of the printed book; its ids begin with its name, so that each is its own."""
 
     def __init__(self, site: Path, document: str) -> None:
         self.document, self.file = document, site / f"{document}.html"
@@ -124,7 +124,7 @@ class Chapter:
         return PLACE.sub(lambda place: self.formulas[int(place[1])], text)
 
     def _lift(self, text: str) -> str:
-        """Take the drawn formulas out, which are most of a page, and leave their places; each says its TeX when read."""
+        """Take the drawn formulas out, most of a page, and leave their places, each of which says its TeX."""
         parts, end = [], 0
         for formula in FORMULA.finditer(text):
             depth = 0
@@ -141,9 +141,8 @@ class Chapter:
     def _leave_out(self) -> None:
         for selector in (FIGURE_CODE, CHECKS, ON_SCREEN):
             for tag in self.article.select(selector):
-                _remove(tag)
-        for tag in self.article.find_all(lambda tag: "-" in tag.name):  # made by a script, as a live figure
-            _remove(tag)
+                if not tag.decomposed:  # with one that it is in
+                    _remove(tag)
 
     def _name_ids(self) -> None:
         for tag in self.article.select("[id]"):
@@ -175,14 +174,12 @@ class Chapter:
 
 
 def _remove(tag: Tag) -> None:
-    """Remove a tag, and the boxes that held nothing else."""
-    while tag.parent and tag.parent.name == "div" and not tag.parent.get_text(strip=True) and _only_child(tag):
-        tag = tag.parent
+    """Remove a tag, and the boxes in which it was alone."""
+    box = tag.parent
     tag.decompose()
-
-
-def _only_child(tag: Tag) -> bool:
-    return len(tag.parent.find_all(True, recursive=False)) == 1
+    while box.name == "div" and not box.find(True) and not box.get_text(strip=True):
+        box, empty = box.parent, box
+        empty.decompose()
 
 
 def mend_links(chapters: list[Chapter]) -> None:
@@ -228,9 +225,12 @@ def _style(sheet: Path) -> str:
 def title_page(config: dict) -> str:
     commit = committed()
     date = f"<p>{commit:%-d %B %Y}</p>" if commit else ""
-    return f"""<header id="title"><p class="title">{html.escape(config["title"])}</p>
-<p class="subtitle">An executable book</p><p class="author">{html.escape(config["author"])}</p>
-<div class="imprint"><p>Version {__version__}</p>{date}<p>Code, text and figures under the MIT licence</p></div></header>"""
+    return f"""<header id="title">
+<p class="title">{html.escape(config["title"])}</p>
+<p class="subtitle">An executable book</p>
+<p class="author">{html.escape(config["author"])}</p>
+<div class="imprint"><p>Version {__version__}</p>{date}<p>Code, text and figures under the MIT licence</p></div>
+</header>"""
 
 
 def contents(parts: list[Part], chapters: dict[str, Chapter], pages: dict[str, int]) -> str:
@@ -240,10 +240,9 @@ def contents(parts: list[Part], chapters: dict[str, Chapter], pages: dict[str, i
             lines.append(f'<p class="part">{html.escape(part.caption)}</p>')
         for chapter in (chapters[d] for d in part.documents if d in chapters):
             sections = " · ".join(f'<a href="#{address}">{_words(chapter, h)}</a>' for address, h in chapter.sections())
-            lines.append(
-                f'<div class="entry"><p class="chapter"><a href="#{chapter.mark}">{_words(chapter, chapter.title)}'
-                f'<span>{pages.get(chapter.mark, "")}</span></a></p>{f"<p>{sections}</p>" if sections else ""}</div>'
-            )
+            title = f'{_words(chapter, chapter.title)}<span class="page">{pages[chapter.mark]}</span>'
+            lines.append(f'<div class="entry"><p class="chapter"><a href="#{chapter.mark}">{title}</a></p>')
+            lines.append(f"<p>{sections}</p></div>")
     return f'<nav id="contents"><h1>Contents</h1>{"".join(lines)}</nav>'
 
 
@@ -271,7 +270,7 @@ def chapters_of(site: Path, parts: list[Part], only: Iterable[str] = ()) -> dict
 
 
 def joined(parts: list[Part], chapters: dict[str, Chapter], pages: dict[str, int]) -> str:
-    """Return the chapters as one page of HTML; ``pages`` says where each begins, as far as that is known."""
+    """Return the chapters as one page of HTML; ``pages`` says where each begins."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     # The foot of a page names its chapter: each chapter has a kind of page of its own.
     feet = "".join(

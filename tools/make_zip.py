@@ -47,11 +47,12 @@ def pages_of(site: Path) -> list[Path]:
 
 def make_zip(site: Path, out: Path) -> None:
     """Pack the built pages in ``site``."""
+    files = pages_of(site)
     time = (committed() or EARLIEST).timetuple()[:6]
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for file in pages_of(site):
+        for file in files:
             name = file.relative_to(site).as_posix()
             if not any(fnmatch(name, pattern) for pattern in LEFT_OUT):
                 entry = zipfile.ZipInfo(f"{TOP}/{name}", time)
