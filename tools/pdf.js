@@ -1,33 +1,38 @@
-/* Fit the figures to the pages of the PDF, and number its contents, before Chromium prints it.
+/* Draw a figure smaller where it then fits on the page on which its text ends, instead of leaving the rest of it empty.
 
-On the screen pdf.css sets every chapter in columns of the size of a page, by the same rules for what stays together: so
-the place of a column is the number of a page, and what is empty there is empty on paper. */
+On the screen pdf.css sets every chapter in columns of the size of a page, by the same rules for what stays together: a
+column is a page, and what is empty below its last line would be empty on paper. */
 
 addEventListener("load", () => {
-  const SMALLEST = 0.68; // of its size: a figure that is drawn smaller cannot be read
+  const SMALLEST = 0.7; // of its size: what is written in a figure can still be read
+  const SPACE = 36; // between the text and the figure, in px
+  const { width: WIDTH, height: HEIGHT } = document.querySelector("nav").getBoundingClientRect();
 
-  /** The page of the chapter on which a box begins, and where it ends there. */
-  const place = (element, chapter) => {
-    const box = [...element.getClientRects()], corner = chapter.getBoundingClientRect();
-    const first = box[0], last = box[box.length - 1];
-    return { page: Math.floor((first.left - corner.left + 1) / WIDTH), top: first.top - corner.top, bottom: last.bottom - corner.top };
+  /** The page of the chapter on which a box ends, and how far down. */
+  const place = (box, chapter) => {
+    const last = [...box.getClientRects()].at(-1);
+    const corner = chapter.getBoundingClientRect();
+    return {
+      page: Math.floor((last.left - corner.left + 1) / WIDTH),
+      bottom: last.bottom - corner.top,
+      heading: /^H/.test(box.tagName),
+    };
   };
 
-  const { width: WIDTH, height: HEIGHT } = document.querySelector("nav").getBoundingClientRect(); // of a page's text
-  const BLOCKS = "p, li, pre, h1, h2, h3, h4, tr, div.math, figure";
   for (const chapter of document.querySelectorAll("article")) {
-    for (const figure of chapter.querySelectorAll("figure:has(> img)")) {
-      const at = place(figure, chapter);
-      if (at.page === 0) continue;
-      const before = [...chapter.querySelectorAll(BLOCKS)].filter((block) => block.compareDocumentPosition(figure) & Node.DOCUMENT_POSITION_FOLLOWING && !block.contains(figure) && block.getClientRects().length);
-      const places = before.map((block) => place(block, chapter));
-      if (places.some(({ page, top }, i) => page === at.page && !/^H/.test(before[i].tagName))) continue; // not the page's first
-      const end = Math.max(0, ...places.filter(({ page }) => page === at.page - 1).map(({ bottom }) => bottom));
-      const picture = figure.querySelector("img"), height = picture.getBoundingClientRect().height;
-      const excess = at.bottom - (HEIGHT - end);
-      if (excess < 0 || height - excess < SMALLEST * height) continue;
-      picture.style.maxHeight = `${height - excess - 12}px`;
-      if (place(figure, chapter).page === at.page) picture.style.maxHeight = "";
+    const boxes = [...chapter.querySelectorAll(":is(p, pre, h1, h2, h3, h4, tr, div.math):not(figure *), figure")];
+    for (const [i, figure] of boxes.entries()) {
+      const picture = figure.querySelector(":scope > img");
+      if (!picture) continue;
+      const { page, bottom } = place(figure, chapter);
+      const before = boxes.slice(0, i).map((box) => place(box, chapter));
+      if (before.some((box) => box.page === page && !box.heading)) continue; // it is not the first on its page
+      const end = Math.max(0, ...before.filter((box) => box.page === page - 1).map((box) => box.bottom));
+      const height = picture.getBoundingClientRect().height;
+      const smaller = height - (bottom + SPACE - (HEIGHT - end));
+      if (page === 0 || smaller >= height || smaller < SMALLEST * height) continue;
+      picture.style.maxHeight = `${smaller}px`;
+      if (place(figure, chapter).page === page) picture.style.maxHeight = "";
     }
   }
 });

@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import book_check
 import make_pdf
@@ -164,6 +164,22 @@ def test_nothing_is_cut_off_or_shrunk(site, browser, pdf, tmp_path):
     page = open_page(browser, file, seen)
     assert seen.errors == [] and page.evaluate(WIDER_THAN_ITS_BOX) == []
     page.context.close()
+
+
+def test_a_figure_that_almost_fits_is_drawn_smaller(browser, tmp_path):
+    """Lines that leave a fifth less than the figure needs; and some that leave half of it: then it stays as it is."""
+    picture = "data:image/svg+xml," + quote('<svg xmlns="http://www.w3.org/2000/svg" width="560" height="300"/>')
+    figure = f'<div class="cell"><figure><img alt="" src="{picture}"></figure></div>'
+    style, script = ((ROOT / "tools" / name).read_text(encoding="utf-8") for name in ("pdf.css", "pdf.js"))
+    chapters = "".join(
+        f"<article><p style='height:{text}px;margin:0'>Text</p>{figure}</article>" for text in (690, 800)
+    )
+    page_of_html = f"<!DOCTYPE html><style>{style}</style><script>{script}</script><main><nav></nav>{chapters}</main>"
+    (tmp_path / "page.html").write_text(page_of_html, encoding="utf-8")
+    page = open_page(browser, tmp_path / "page.html", Visit())
+    almost, half = page.evaluate("[...document.images].map(image => image.getBoundingClientRect().height)")
+    page.context.close()
+    assert 210 <= almost < 290 and half == 300
 
 
 def test_the_reference_of_the_package_is_no_chapter():
