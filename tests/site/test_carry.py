@@ -148,22 +148,35 @@ def is_printed(code: Tag, pages: list[str]) -> bool:
     return any(head in page and rest in overleaf for page, overleaf in pairwise([*pages, ""]) for head, rest in parts)
 
 
-def test_nothing_is_cut_off_or_shrunk(site, browser, pdf, tmp_path):
+def test_the_words_have_their_size(pdf):
     sizes = Counter()
-    for page in pdf.pages[2:6]:
+    for page in pdf.pages[2:4]:
         page.extract_text(
             visitor_text=lambda words, cm, tm, font, size: sizes.update(
                 {round(abs(size * tm[3] * cm[3]), 1): len(words)}
             )
         )
     assert abs(sizes.most_common(1)[0][0] - BODY) < 0.3, "Chromium makes all pages smaller where one thing is too wide"
+
+
+def test_what_is_wide_breaks_and_is_not_cut_off(site, browser, tmp_path):
+    """The chapters, and lines and tables of code that are wider than any of theirs."""
     parts = make_pdf.parts_of_toc(ROOT / "_toc.yml")
-    chapters = make_pdf.chapters_of(site, parts, PAGES)
+    chapters = make_pdf.chapters_of(site, parts, PAGES[:2])
+    line = "a_name_without_end" * 20
+    wide = BeautifulSoup(
+        f"""<div class="cell"><div class="cell_input"><div class="highlight-ipython3"><div class="highlight"><pre>{line}
+        </pre></div></div></div></div><div class="pst-scrollable-table-container"><table class="table"><tr><td>A</td>
+        <td><code class="literal">{line}</code></td></tr></table></div>""",
+        "html.parser",
+    )
+    chapters[PAGES[1]].article.append(wide)
     file, seen = tmp_path / "joined.html", Visit()
-    file.write_text(make_pdf.joined(parts, chapters, dict.fromkeys((c.mark for c in chapters.values()), 1)), "utf-8")
+    file.write_text(make_pdf.joined(parts, chapters, Counter()), encoding="utf-8")
     page = open_page(browser, file, seen)
-    assert seen.errors == [] and page.evaluate(WIDER_THAN_ITS_BOX) == []
+    found = page.evaluate(WIDER_THAN_ITS_BOX)
     page.context.close()
+    assert seen.errors == [] and found == []
 
 
 def test_a_figure_that_almost_fits_is_drawn_smaller(browser, tmp_path):
