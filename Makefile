@@ -11,11 +11,17 @@ unexport PYTHONHOME PYTHONPATH
 # All files are UTF-8, whatever the locale.
 export PYTHONUTF8 = 1
 
-.PHONY: book test check test-core lab student serve bench lint clean
+.PHONY: book pdf zip test check test-core lab student serve bench lint clean
 
 book: reading  ## build the pages and say where they are
 	BNBOOK_PRACTICE="$(PRACTICE)" "$(VENV)/bin/jupyter-book" build . -W --keep-going
 	@"$(VENV)/bin/python" -c "import pathlib; print('Open', pathlib.Path('_build/html/index.html').resolve().as_uri())"
+
+pdf: book  ## print the book as one PDF, with Chromium
+	"$(VENV)/bin/python" tools/make_pdf.py
+
+zip: book  ## pack the pages into one file, to read without a network
+	"$(VENV)/bin/python" tools/make_zip.py
 
 # As many workers as processors; a file stays on one worker, and the longest files start first.
 PYTEST = "$(VENV)/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
