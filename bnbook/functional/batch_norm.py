@@ -28,10 +28,11 @@ def batch_norm(
 ) -> tuple[Array, BatchNormCache]:
     r"""Normalize every channel by the mean and the variance of its m values.
 
-    $$ y = \gamma\,\frac{x-\mu}{\sqrt{\sigma^2+\varepsilon}} + \beta,\qquad
-       \mu=\frac1m\sum x,\quad \sigma^2=\frac1m\sum(x-\mu)^2,\quad m = N\cdot H\cdot W $$
+    $$ y = \gamma\,\frac{x-\mu}{\sqrt{\sigma^2+\varepsilon}} + \beta $$
 
-    In training μ and σ² are those of this batch, and the running statistics, where given, are updated **in place**:
+    $$ \mu=\frac1m\sum x,\quad \sigma^2=\frac1m\sum(x-\mu)^2 $$
+
+    In training μ and σ² are those of this batch (m = N·H·W), and the running statistics are updated **in place**:
     `running = (1 - momentum) * running + momentum * new`, with the *unbiased* variance $\sigma^2 m/(m-1)$. In
     evaluation the running statistics take the place of μ and σ².
 
@@ -73,8 +74,9 @@ def batch_norm(
 def batch_norm_backward(grad_y: Array, cache: BatchNormCache) -> tuple[Array, Array | None, Array | None]:
     r"""Gradients of `batch_norm`.
 
-    $$ \frac{\partial L}{\partial\beta}=\sum g,\qquad \frac{\partial L}{\partial\gamma}=\sum g\,\hat x,\qquad
-       \frac{\partial L}{\partial x}=\frac{\gamma}{\sqrt{\sigma^2+\varepsilon}}
+    $$ \frac{\partial L}{\partial\beta}=\sum g,\qquad \frac{\partial L}{\partial\gamma}=\sum g\,\hat x $$
+
+    $$ \frac{\partial L}{\partial x}=\frac{\gamma}{\sqrt{\sigma^2+\varepsilon}}
        \Big(g-\tfrac1m\sum g-\hat x\,\tfrac1m\sum g\hat x\Big) $$
 
     In evaluation the statistics are constants, and $\partial L/\partial x = g\,\gamma/\sqrt{\bar\sigma^2+\varepsilon}$.

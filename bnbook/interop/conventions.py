@@ -83,6 +83,12 @@ class Framework(NamedTuple):
     """One training step on x, (N, C) or images, from a running mean and variance, with a momentum."""
     frozen: dict[str, Callable[[Array], Result]]
     """The ways to freeze: a step on x in training mode, from a running mean 0 and variance 1."""
+    learned: tuple[str, ...] = ()
+    """The names of γ and β."""
+    statistics: tuple[str, ...] = ()
+    """The names of the running statistics, and of what else is kept beside them."""
+    mode: str = ""
+    """What chooses between training and evaluation, as code."""
 
 
 def _modules(module: Any, version: str, to: Callable, back: Callable, frozen: dict[str, Callable]) -> Framework:
@@ -110,7 +116,10 @@ def _modules(module: Any, version: str, to: Callable, back: Callable, frozen: di
     default = module.BatchNorm1d(1)
     initial = float(default.running_mean[0]), float(default.running_var[0])
     ways = {name: when(freeze) for name, freeze in frozen.items()}
-    return Framework(version, default.eps, default.momentum, initial, step, ways)
+    learned = tuple(name for name, _ in default.named_parameters())
+    statistics = tuple(name for name, _ in default.named_buffers())
+    mode = "train(), eval()"
+    return Framework(version, default.eps, default.momentum, initial, step, ways, learned, statistics, mode)
 
 
 def _bnbook() -> Framework:
@@ -151,9 +160,12 @@ def _keras() -> Framework:
     default = keras.layers.BatchNormalization()
     default.build((None, 1))
     initial = float(default.moving_mean[0]), float(default.moving_variance[0])
+    learned = tuple(variable.name for variable in default.trainable_variables)
+    statistics = tuple(variable.name for variable in default.non_trainable_variables)
     return Framework(
-        keras.__version__, default.epsilon, default.momentum, initial, step, {"trainable=False": not_trainable}
-    )
+        keras.__version__, default.epsilon, default.momentum, initial, step, {"trainable=False": not_trainable},
+        learned, statistics, "training=",
+    )  # fmt: skip
 
 
 def _fused() -> Framework:
@@ -176,7 +188,7 @@ def _fused() -> Framework:
     default = {name: p.default for name, p in inspect.signature(operation).parameters.items()}
     return Framework(
         tf.__version__, default["epsilon"], float(default["exponential_avg_factor"]), None, step,
-        {"is_training=False": inference},
+        {"is_training=False": inference}, *_of_inputs(list(default)), "is_training=",
     )  # fmt: skip
 
 
@@ -202,7 +214,15 @@ def _onnx() -> Framework:
     def inference(x: Array) -> Result:
         return run(x, *_fresh(x), ["y"], training_mode=0)[0], *_fresh(x)
 
-    return Framework(onnx.__version__, eps, momentum, None, step, {"training_mode=0": inference})
+    names = _of_inputs([tensor.name for tensor in schema.inputs])
+    return Framework(
+        onnx.__version__, eps, momentum, None, step, {"training_mode=0": inference}, *names, "training_mode="
+    )
+
+
+def _of_inputs(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of an operation without a state: its inputs are x, γ, β, mean and variance, in this order."""
+    return tuple(names[1:3]), tuple(names[3:5])
 
 
 FRAMEWORKS = {
@@ -226,6 +246,9 @@ COLUMNS = (
     "initial statistics",
     "one value per channel",
     "channel axis",
+    "learned",
+    "statistics",
+    "mode",
     "freezing",
 )
 
@@ -242,6 +265,8 @@ def conventions() -> list[dict[str, str]]:
     initial statistics     the running mean and variance of a new layer
     one value per channel  a training step on a batch of one: the error, or what the outputs are
     channel axis           the axis along which every slice of the output has mean 0
+    learned, statistics    the names of γ and β, and of what is kept beside them: of a new layer, or in the signature
+    mode                   what the steps here choose training and evaluation by
     freezing               a call in training mode: do the running statistics move, and which statistics normalize?
     ====================== ===================================================================================
     """
@@ -266,6 +291,9 @@ def _measure(framework: Framework) -> tuple[str, ...]:
         "the caller's" if framework.initial is None else "{:g} and {:g}".format(*framework.initial),
         _one_value(framework),
         _axis(framework),
+        ", ".join(framework.learned),
+        ", ".join(framework.statistics),
+        framework.mode,
         "; ".join(f"{way}: {_moves(run)}" for way, run in framework.frozen.items()),
     )
 

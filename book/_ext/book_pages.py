@@ -21,6 +21,8 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # The sidebar's title stood outside every landmark that a screen reader lists.
     (re.compile(r'(<div id="pst-primary-sidebar")'), r'\1 role="complementary" aria-label="Contents of the book"'),
+    # The arrow that unfolds the pages below one in the sidebar had no name.
+    (re.compile(r'<summary>(<span class="toctree-toggle")'), r'<summary aria-label="Pages below">\1'),
     # A list of citations was a list of things that are no list items.
     (re.compile(r'(<div class="citation"[^>]*) role="doc-biblioentry"'), r'\1 role="listitem"'),
     # A folded solution says so.

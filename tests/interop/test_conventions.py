@@ -26,19 +26,31 @@ BIASED, UNBIASED = "biased, 1/m", "unbiased, 1/(m−1)"
 STAY = "running statistics normalize, running ones stay"
 MOVE = "batch statistics normalize, running ones move"
 
-# eps, momentum, what it weighs, running variance, initial statistics, one value per channel, channel axis, freezing
+BUFFERS = "running_mean, running_var, num_batches_tracked"
+
+# eps, momentum, what it weighs, running variance, initial statistics, one value per channel, channel axis, names of
+# what is learned and of the statistics, mode, freezing
 SAID = {
-    "bnbook": ("1e-05", "0.1", "new", UNBIASED, "0 and 1", "ValueError", "1", f"eval(): {STAY}"),
+    "bnbook": (
+        *("1e-05", "0.1", "new", UNBIASED, "0 and 1", "ValueError", "1", "weight, bias", BUFFERS, "train(), eval()"),
+        f"eval(): {STAY}",
+    ),
     "PyTorch": (
-        *("1e-05", "0.1", "new", UNBIASED, "0 and 1", "ValueError", "1"),
+        *("1e-05", "0.1", "new", UNBIASED, "0 and 1", "ValueError", "1", "weight, bias", BUFFERS, "train(), eval()"),
         f"requires_grad_(False): {MOVE}; eval(): {STAY}",
     ),
-    "Keras layer": ("0.001", "0.99", "old", BIASED, "0 and 1", "zeros", "3 (the last)", f"trainable=False: {STAY}"),
+    "Keras layer": (
+        *("0.001", "0.99", "old", BIASED, "0 and 1", "zeros", "3 (the last)"),
+        *("gamma, beta", "moving_mean, moving_variance", "training=", f"trainable=False: {STAY}"),
+    ),
     "TensorFlow's fused operation": (
         *("0.0001", "1", "new", UNBIASED, "the caller's", "zeros", "3 (the last)"),
-        f"is_training=False: {STAY}",
+        *("scale, offset", "mean, variance", "is_training=", f"is_training=False: {STAY}"),
     ),
-    "ONNX's reference": ("1e-05", "0.9", "old", BIASED, "the caller's", "zeros", "1", f"training_mode=0: {STAY}"),
+    "ONNX's reference": (
+        *("1e-05", "0.9", "old", BIASED, "the caller's", "zeros", "1"),
+        *("scale, B", "input_mean, input_var", "training_mode=", f"training_mode=0: {STAY}"),
+    ),
 }
 
 
@@ -104,6 +116,7 @@ def test_a_framework_of_another_mind_gets_another_row(monkeypatch):
     (row,) = interop.conventions()
     assert tuple(row.values()) == (
         *("Other", "9", "0.5", "0.25", "old", BIASED, "2 and 1", "nan", "3 (the last)"),
+        *("weight, bias", BUFFERS, "train(), eval()"),
         f"eval(): {MOVE}",
     )
 

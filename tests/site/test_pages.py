@@ -93,7 +93,7 @@ def test_maths_stands_in_the_page(site: Path, document: str) -> None:
     assert "$$" not in page.select_one("main").get_text()
 
 
-@pytest.mark.parametrize("document", ["book/04_backward", "book/notation", "book/api"])
+@pytest.mark.parametrize("document", ["book/04_backward", "book/notation", "book/api_functional"])
 def test_maths_reads_without_javascript(site: Path, browser: Browser, document: str) -> None:
     """Formulas are styled alike on all pages: these are one of each kind."""
     page = open_page(browser, site / f"{document}.html", Visit(), java_script_enabled=False)
