@@ -1,17 +1,31 @@
-"""The built book, for the tests that look at its pages."""
+"""The built book, and a browser to look at it."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +50,42 @@ def _build(out: Path) -> str:
     command += ["--path-output", str(out), "-W", "--keep-going", "--quiet"]
     build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=1200)
     return build.stderr or f"exit status {build.returncode}" if build.returncode else ""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all pages; it is closed before the notebooks' kernels, which run event loops too, are started."""
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome", playwright.chromium.executable_path)
+        path = next(filter(None, map(shutil.which, names)), None)
+        if path is None:
+            reason = "no Chromium or Chrome on the PATH: the pages are not looked at in a browser"
+            if os.environ.get("BNBOOK_REQUIRE_BROWSER") == "1":
+                pytest.fail(f"{reason}, and BNBOOK_REQUIRE_BROWSER=1 requires it", pytrace=False)
+            pytest.skip(reason)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """What was seen of one page over all windows."""
+
+    errors: list[str] = field(default_factory=list)
+    requests: set[str] = field(default_factory=set)
+    wider_than_the_window: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    formulas: int = 0
+
+
+def open_page(browser: Browser, file: Path, seen: Visit, width: int = 1280, **settings: object) -> Page:
+    page = browser.new_context(viewport={"width": width, "height": 900}, **settings).new_page()
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("requestfailed", lambda request: seen.errors.append(f"not loaded: {request.url}"))
+    page.on("request", lambda request: seen.requests.add(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_load_state("load")
+    return page

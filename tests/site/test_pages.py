@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import functools
 import gzip
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,25 +13,15 @@ import axe_playwright_python
 import book_check
 import pytest
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.site.conftest import ROOT
+from tests.site.conftest import ROOT, Visit, open_page
 
 pytestmark = pytest.mark.long(seconds=150)
 
 DOCUMENTS = [*book_check.documents_of_toc(ROOT / "_toc.yml"), "search", "genindex"]
 WINDOWS = ((1280, "light"), (390, "dark"))  # a desk and a phone
 WEIGHT_LIMIT = 450 * 1024
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 UNFOLD = "document.querySelectorAll('article details').forEach(box => box.open = true)"
 SETTLE = "document.fonts.ready.then(() => document.getAnimations().forEach(fade => fade.finish()))"
@@ -67,33 +54,6 @@ KEEP_ONE_OF_A_KIND = """() => {
 RUN_AXE = "axe.run({exclude: ['th:has(.math)']}, {preload: false, resultTypes: ['violations']})"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all pages; it is closed before the notebooks' kernels, which run event loops too, are started."""
-    with sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome", playwright.chromium.executable_path)
-        path = next(filter(None, map(shutil.which, names)), None)
-        if path is None:
-            reason = "no Chromium or Chrome on the PATH: the pages are not looked at in a browser"
-            if os.environ.get("BNBOOK_REQUIRE_BROWSER") == "1":
-                pytest.fail(f"{reason}, and BNBOOK_REQUIRE_BROWSER=1 requires it", pytrace=False)
-            pytest.skip(reason)
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """What was seen of one page over all windows."""
-
-    errors: list[str] = field(default_factory=list)
-    requests: set[str] = field(default_factory=set)
-    wider_than_the_window: list[str] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
-    formulas: int = 0
-
-
 def violations(page: Page) -> list[str]:
     """What axe finds: the rule, and the first place where it is broken. The page is changed."""
     page.evaluate(SETTLE)
@@ -103,18 +63,6 @@ def violations(page: Page) -> list[str]:
         f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:200]}"
         for violation in page.evaluate(RUN_AXE)["violations"]
     ]
-
-
-def open_page(browser: Browser, file: Path, seen: Visit, width: int = 1280, **settings: object) -> Page:
-    page = browser.new_context(viewport={"width": width, "height": 900}, **settings).new_page()
-    page.set_default_timeout(60_000)
-    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.on("requestfailed", lambda request: seen.errors.append(f"not loaded: {request.url}"))
-    page.on("request", lambda request: seen.requests.add(request.url))
-    page.goto(file.as_uri())
-    page.wait_for_load_state("load")
-    return page
 
 
 @pytest.fixture(scope="module")
