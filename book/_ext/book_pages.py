@@ -208,7 +208,7 @@ def may_match(selector: str, words: set[str]) -> bool:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("config-inited", configure)
+    app.connect("config-inited", configure, priority=100)  # before the extensions read their settings
     app.connect("html-page-context", add_actions)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", rewrite_pages, priority=600)
