@@ -6,14 +6,18 @@ Theme: sphinx-book-theme 1.2.0 (pydata-sphinx-theme 0.16.1). Each change says wh
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+NOSCRIPT = (Path(__file__).parents[1] / "_assets" / "noscript.css").read_text(encoding="utf-8")
+
 # Applied to every finished page; each comment says what was wrong.
-REWRITES: list[tuple[re.Pattern[str], str]] = [
+REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     # A script of 1.5 MB that draws icons as SVG; site.css draws the dozen that are used.
     (re.compile(r'<script src="[^"]*scripts/fontawesome\.js[^"]*"></script>\s*'), ""),
     # A label that differs from the words seen confuses people who speak to their browser (WCAG 2.5.3).
@@ -35,6 +39,15 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
     # What is folded says what it is; "content" was a cell that checks what the words say.
     (re.compile(r"(admonition-title\">)(?:Show|Hide) the source"), r"\1Code"),
     (re.compile(r"(admonition-title\">)(?:Show|Hide) the content"), r"\1The check"),
+    # "auto" is no theme: without JavaScript code and boxes had no colours, and with it they came late.
+    (re.compile(r'(<html[^>]* data-theme=)"auto"'), r'\1"light"'),
+    (
+        re.compile(r'document\.documentElement\.dataset\.theme = localStorage\.getItem\("theme"\) \|\| "auto";'),
+        """const {dataset} = document.documentElement;
+    dataset.theme = dataset.mode !== "auto" ? dataset.mode
+      : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";""",
+    ),
+    (re.compile(r"(\.pst-js-only \{ display: none !important; \})"), lambda rule: f"{rule[1]}\n{NOSCRIPT}"),
 ]
 
 
@@ -55,9 +68,45 @@ REDIRECT = """<!DOCTYPE html>
 """
 
 
+# What can be done with a chapter. From the disk a browser may show the notebook as text: so its name is said.
+ACTIONS = """
+<div class="actions" role="group" aria-label="This chapter">
+<a href="{address}" download>Notebook</a>
+<details><summary>Run</summary><div>
+<p>In the folder of the book: <code>make lab</code>, then open <code>{name}</code>.
+Without make: <code>jupyter lab {name}</code>.</p>
+<p>“Notebook” is the same file. Opened from the disk, your browser may show it as text.</p>
+</div></details>
+<button type="button" class="pst-js-only">Print</button>
+</div>
+"""
+
+PICTURE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*?src="([^":]+)"[^>]*?)\s*/?>')
+SVG_SIZE = re.compile(r'<svg\b[^>]*?\bviewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"')
+POINT = 4 / 3  # pixels; figures as SVG are measured in points
+
+
+SELECTOR = re.compile(r",(?![^()]*\))")  # a comma between selectors, not one in :is()
+CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
+OPTIONAL = re.compile(r":(?:not|is|where)\((?:[^()]|\([^()]*\))*\)|/\*.*?\*/|url\([^)]*\)", re.S)
+MADE_BY_SCRIPTS = ("bs-tooltip", "bs-popover")  # Bootstrap puts these names together
+
+
 def configure(app: Sphinx, config: Config) -> None:
     # Without a default the theme prints "Got invalid theme mode" to the console.
     config.html_context.setdefault("default_mode", "auto")
+    # Copied is what can be run; a button on every output would be another 40 stops for the keyboard.
+    config.copybutton_selector = "div.cell_input div.highlight pre"
+    # What is folded stays so on paper.
+    config.togglebutton_open_on_print = False
+
+
+def add_actions(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
+    """Put one row under the title of a chapter: its notebook, how to run it, print."""
+    if context.get("page_source_suffix") == ".ipynb" and pagename != app.config.root_doc:
+        name = context["sourcename"]
+        row = ACTIONS.format(address=context["pathto"](f"_sources/{name}", resource=True), name=name)
+        context["body"] = context["body"].replace("</h1>", f"</h1>{row}", 1)
 
 
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
@@ -78,18 +127,92 @@ def rewrite_pages(app: Sphinx, error: Exception | None) -> None:
         redirect = REDIRECT.format(page=f"{app.config.root_doc}.html", title=app.config.html_title)
         (out / "index.html").write_text(redirect, encoding="utf-8")
     for page in out.rglob("*.html"):
-        before = text = page.read_text(encoding="utf-8")
-        for pattern, replacement in REWRITES:
-            text = pattern.sub(replacement, text)
-        if text != before:
-            page.write_text(text, encoding="utf-8")
+        rewrite(page, rewritten)
     for unused in UNUSED:
         for file in out.rglob(unused):
             file.unlink()
 
 
+def rewrite(page: Path, change: Callable[[str], str]) -> None:
+    before = page.read_text(encoding="utf-8")
+    after = change(before)
+    if after != before:
+        page.write_text(after, encoding="utf-8")
+
+
+def rewritten(text: str) -> str:
+    for pattern, replacement in REWRITES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def finish_pages(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    for page in out.rglob("*.html"):
+        rewrite(page, lambda text, folder=page.parent: with_sizes(text, folder))
+    lighten_styles(out)
+
+
+def with_sizes(text: str, folder: Path) -> str:
+    """Give pictures their width and height: without them the page jumps as they arrive, away from a link's target."""
+
+    def sized(picture: re.Match[str]) -> str:
+        file = folder / picture[2]
+        if not file.is_file():
+            return picture[0]  # the build's last check names it
+        width, height = size(file)
+        return f'<img {picture[1]} width="{width}" height="{height}" decoding="async">'
+
+    return PICTURE.sub(sized, text)
+
+
+def size(picture: Path) -> tuple[int, int]:
+    if picture.suffix != ".svg":
+        with Image.open(picture) as image:
+            return image.size
+    box = SVG_SIZE.search(picture.read_text(encoding="utf-8"))
+    if box is None:
+        raise ValueError(f"{picture} has no viewBox, and so no size on the page")
+    return round(float(box[1]) * POINT), round(float(box[2]) * POINT)
+
+
+def lighten_styles(out: Path) -> None:
+    """Leave out of the theme's style sheets, 400 kB, the rules for classes that no page and no script names."""
+    files = [*out.rglob("*.html"), *out.rglob("*.js")]
+    words = set().union(*(re.findall(r"[\w-]+", file.read_text(encoding="utf-8")) for file in files))
+    for style in (out / "_static" / "styles").glob("*.css"):
+        style.write_text(used_rules(style.read_text(encoding="utf-8"), words), encoding="utf-8")
+
+
+def used_rules(css: str, words: set[str]) -> str:
+    """The rules of a minified style sheet of which a selector may match where only these words are classes."""
+    kept, start = [], 0
+    while (brace := css.find("{", start)) >= 0:
+        end, depth = brace + 1, 1
+        while depth:
+            depth += {"{": 1, "}": -1}.get(css[end], 0)
+            end += 1
+        head, body = css[start:brace], css[brace + 1 : end - 1]
+        if head.lstrip().startswith(("@media", "@supports")):
+            body = used_rules(body, words)
+            kept.append(f"{head}{{{body}}}" if body.strip() else "")
+        elif any(may_match(selector, words) for selector in SELECTOR.split(head)):
+            kept.append(f"{head}{{{body}}}")
+        start = end
+    return "".join(kept) + css[start:]
+
+
+def may_match(selector: str, words: set[str]) -> bool:
+    classes = CLASS.findall(OPTIONAL.sub("", selector))
+    return all(name in words or name.startswith(MADE_BY_SCRIPTS) for name in classes)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("config-inited", configure)
+    app.connect("config-inited", configure, priority=100)  # before the extensions read their settings
+    app.connect("html-page-context", add_actions)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", rewrite_pages, priority=600)
+    app.connect("build-finished", finish_pages, priority=850)  # after what still changes the pictures
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""The built book, for the tests that look at its pages."""
+"""The built book, and a browser to look at it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-
 FLAGS = [
     "--headless",
     "--no-sandbox",
