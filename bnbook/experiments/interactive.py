@@ -2,10 +2,10 @@
 
 The last line of the cell whose output it belongs to::
 
-    live.rates(rows)         over the picture: every learning rate, the settings by control
-    live.bet("depth")        in front of the picture, which is veiled until the reader has bet
-    live.curve_bet(...)      the same, and the bet is a curve
-    live.bets()              how the bets of all chapters did
+    interactive.rates(rows)         over the picture: every learning rate, the settings by control
+    interactive.bet("depth")        in front of the picture, which is veiled until the reader has bet
+    interactive.curve_bet(...)      the same, and the bet is a curve
+    interactive.bets()              how the bets of all chapters did
 
 Data are rounded, so that a page is the same on every processor.
 """
