@@ -15,7 +15,20 @@ WITH_BN, WITHOUT_BN = "#0072B2", "#D55E00"
 GREEN, PURPLE, SKY, YELLOW, GREY = "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b"
 WINE, INDIGO = "#882255", "#332288"  # of Tol's palette, for what has more than five kinds
 PALETTE = [GREEN, PURPLE, YELLOW, SKY, GREY, WINE, INDIGO]
-LIVE_FIGURES = ("axes", "backward", "forward", "graph")  # a script each in book/_assets/live
+# A script each in book/_assets/live
+LIVE_FIGURES = (
+    "axes",
+    "backward",
+    "bet",
+    "bets",
+    "company",
+    "depth",
+    "epsilon",
+    "forward",
+    "graph",
+    "rates",
+    "running",
+)
 
 
 def use_style() -> None:

@@ -22,6 +22,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 FIGURES = Path(__file__).parents[1] / "_assets" / "live"
+WITHOUT_A_PICTURE = ("bet", "bets")  # they may stand before printed results, or alone
 ELEMENT = re.compile(r"<live-([a-z]+)")
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class PlaceFigures(SphinxPostTransform):
             if not element:
                 continue
             figure = next(iter(output.parent.findall(nodes.figure)), None)
+            if figure is None and element[1] in WITHOUT_A_PICTURE:
+                continue
             if figure is None:
                 logger.warning("%s has no captioned picture in its cell", element[0], location=output, type="book_live")
                 continue

@@ -6,7 +6,9 @@ script in book/_assets/live; its maths needs an entry in MATHS, and data, where 
 
 from __future__ import annotations
 
+import ast
 import base64
+import functools
 import gzip
 import io
 import re
@@ -21,17 +23,37 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
+from bnbook import experiments, nn, plotting
 from bnbook import functional as F
-from bnbook import plotting
+from bnbook.experiments import interactive
+from bnbook.experiments.claims import learning_rate
 from tests.site.conftest import AXE, ROOT, SETTLE, Visit, open_page
 
 pytestmark = pytest.mark.long(seconds=60)
 
 SCRIPTS = ROOT / "book" / "_assets" / "live"
 FIGURES = sorted(script.stem for script in SCRIPTS.glob("*.js") if script.stem != "live")
-DATA: dict[str, dict[str, Any]] = {}  # what the notebook hands to a figure
+DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hands to a figure
+    "bet": lambda: interactive.bet("depth"),
+    "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
+    "rates": lambda: interactive.rates(experiments.load("learning_rate")),
+}
+DRAWN = interactive.curve_bet(
+    "gain-by-depth", "Gain by depth", "What does it gain?", [5, 20, 80], [0.01, 0.02, 0.2],
+    low=-0.5, high=0.5, xname="layers", yname="gain",
+)  # fmt: skip
+BETS = {  # as a browser keeps them
+    "depth": {"title": "Deeper networks", "said": "open", "page": "bet.html", "bet": "cannot tell", "found": "depends",
+              "options": 5, "right": False},
+    "faster": {"title": "Fewer updates", "said": "depends", "page": "bet.html", "bet": "depends", "found": "depends",
+               "options": 4, "right": True},
+    "full": {"title": "Full size", "said": "little", "page": "bet.html", "bet": "little", "found": None,
+             "options": 5, "right": None},
+    "gain": {"title": "Gain by depth", "said": [0, 0, 0.1], "page": "bet.html", "share": 0.07},
+    "seen": {"title": "Just shown", "said": None, "page": "bet.html"},
+}  # fmt: skip
 ALT = "The picture that a live figure lies over."
 WINDOWS = ((1280, "light"), (390, "dark"))  # a desk and a phone
 WEIGHT_LIMIT = 10 * 1024
@@ -54,9 +76,9 @@ def picture() -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-def page_with(name: str) -> nbformat.NotebookNode:
+def page_with(name: str, figure: plotting.LiveFigure | None = None) -> nbformat.NotebookNode:
     """A notebook as a chapter has it: a cell whose output is a captioned picture, and behind it the live figure."""
-    figure = plotting.live(name, **DATA.get(name, {}))
+    figure = figure or (DATA[name]() if name in DATA else plotting.live(name))
     html = {"text/plain": repr(figure), "text/html": figure._repr_html_()}
     cell = new_code_cell(
         f'plotting.live("{name}")',
@@ -80,12 +102,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = (tmp_path_factory.mktemp("live") / name for name in ("source", "html"))
     source.mkdir()
     (source / "conf.py").write_text(CONFIG, encoding="utf-8")
-    toc = "\n".join(["# Start", "", "```{toctree}", *FIGURES, "plain", "unknown", "```", ""])
+    toc = "\n".join(["# Start", "", "```{toctree}", *FIGURES, "drawn", "plain", "unknown", "```", ""])
     (source / "index.md").write_text(toc, encoding="utf-8")
     (source / "plain.md").write_text("# Plain\n\nNo figure.\n", encoding="utf-8")
     (source / "unknown.md").write_text("# Unknown\n\n<live-nothing></live-nothing>\n", encoding="utf-8")
     for name in FIGURES:
         nbformat.write(page_with(name), source / f"{name}.ipynb")
+    nbformat.write(page_with("bet", DRAWN), source / "drawn.ipynb")
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(source), str(out)]
     build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=300)
     (out / "said").write_text(build.stderr, encoding="utf-8")
@@ -98,6 +121,9 @@ def open_figure(pages: Path, browser: Browser) -> Callable[..., Page]:
         seen = Visit()
         page = open_page(browser, pages / f"{name}.html", seen, width, **settings)
         page.seen = seen
+        if name == "bets" and settings.get("java_script_enabled", True):
+            page.evaluate("bets => localStorage.setItem('bnbook-bets', JSON.stringify(bets))", BETS)
+            page.evaluate("dispatchEvent(new Event('storage'))")
         return page
 
     return open_figure
@@ -172,11 +198,106 @@ def graph(rng: np.random.Generator) -> Case:
     return "passes", [x.tolist(), g.tolist(), gamma, beta, eps], expected
 
 
+def running(rng: np.random.Generator) -> Case:
+    xs = rng.normal(rng.normal(scale=5), rng.lognormal(), size=(rng.integers(1, 60), rng.integers(2, 40)))
+    alpha = rng.choice([None, 1.0, rng.uniform(0.001, 1)])
+    layer, kept = nn.BatchNorm1d(1, momentum=alpha, dtype=np.float64), []
+    for x in xs:
+        layer(x[:, None])
+        kept.append([layer.running_mean.item(), layer.running_var.item()])
+    mean, variance = np.transpose(kept)
+    return "running", [xs.tolist(), alpha], {"mean": mean, "variance": variance}
+
+
+def company(rng: np.random.Generator) -> Case:
+    x = rng.normal(rng.normal(scale=5), rng.lognormal(), size=(rng.integers(2, 40), 1))
+    mean, variance, eps = rng.normal(size=1), rng.lognormal(size=1), 10 ** rng.uniform(-5, 0)
+    outputs = {
+        mode: F.batch_norm(x, mean.copy(), variance.copy(), training=mode == "training", eps=eps)[0][0, 0]
+        for mode in ("training", "evaluation")
+    }
+    expected = {"mean": x.mean(), "variance": x.var(), **outputs}
+    return "company", [x[0, 0], x[1:, 0].tolist(), mean.item(), variance.item(), eps], expected
+
+
+def epsilon(rng: np.random.Generator) -> Case:
+    sigma, eps = 10 ** rng.uniform(-6, 1), 10 ** rng.uniform(-10, 0)
+    x = sigma * np.array([[-1.0], [1.0]])  # of this standard deviation
+    y, cache = F.batch_norm(x, None, None, training=True, eps=eps)
+    expected = {"output": y.std(), "gain": cache.inv_std.item(), "rho": eps * cache.inv_std.item() ** 2}
+    return "epsilon", [sigma, eps], expected
+
+
+@functools.cache
+def rate_of_the_chapter() -> dict[bool, Callable[[float], float]]:
+    """By whether there is ReLU: the functions of chapter 13, which checks them against networks."""
+    chapter = nbformat.read(ROOT / "book" / "13_signals.ipynb", as_version=4)
+    (source,) = (cell.source for cell in chapter.cells if "def relu_rate" in cell.source)
+    names: dict[str, Any] = {"np": np}
+    defined = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    exec(compile(ast.Module(defined, []), "chapter 13", "exec"), names)
+    return {True: names["relu_rate"], False: names["linear_rate"]}
+
+
+def depth(rng: np.random.Generator) -> Case:
+    m, relu, layers = int(rng.integers(4, 1000)), bool(rng.integers(2)), int(rng.integers(2, 100))
+    rate = rate_of_the_chapter()[relu](m)
+    return "growth", [m, relu, layers], {"rate": rate, "whole": rate ** (layers - 1)}
+
+
+@functools.cache
+def rows_of_rates() -> list[dict]:
+    return experiments.load("learning_rate")
+
+
+def rates(rng: np.random.Generator) -> Case:
+    rows = rows_of_rates()
+    setting = dict(zip(("optimizer", "init"), map(str, rng.choice(learning_rate.conditions(rows))), strict=True))
+    norm, within = str(rng.choice(["batch", "none"])), rng.uniform(0, 0.3)
+    choice = learning_rate.at_best_rate(rows, **setting, norm=norm)  # of equals the first, as here
+    best = max(choice.means.values())
+    usable = [lr for (lr,), mean in choice.means.items() if mean >= best - within]
+    expected = {"lr": choice.values["lr"], "accuracy": best, "usable": [min(usable), max(usable)]}
+    table = interactive.rates(experiments.select(rows, **setting)).data["rows"]
+    return "best", [table, setting, norm, within], expected
+
+
+def bet(rng: np.random.Generator) -> Case:
+    low, high = np.sort(rng.normal(size=2))
+    drawn, found = rng.uniform(low, high, size=(2, rng.integers(2, 12)))
+    share = np.abs(drawn - found).mean() / (high - low)
+    return "distance", [drawn.tolist(), found.tolist(), low, high], {"share": share}
+
+
+def bets(rng: np.random.Generator) -> Case:
+    kept = [{**case} for case in BETS.values() for _ in range(rng.integers(4))]
+    for case in kept:
+        case.update({"share": rng.uniform()} if "share" in case else {})
+    judged = [case for case in kept if case.get("right") is not None]
+    shares = [case["share"] for case in kept if "share" in case]
+    expected = {
+        "judged": len(judged),
+        "right": sum(case["right"] for case in judged),
+        "chance": np.sum([1 / case["options"] for case in judged]),
+        "curves": len(shares),
+        "share": np.mean(shares or [0]),
+    }
+    return "tally", [kept], expected
+
+
+# A random case of each figure: the name of its static function, the arguments, what the package makes of them.
 MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "axes": axes,
     "backward": backward,
+    "bet": bet,
+    "bets": bets,
+    "company": company,
+    "depth": depth,
+    "epsilon": epsilon,
     "forward": forward,
     "graph": graph,
+    "rates": rates,
+    "running": running,
 }
 
 
@@ -210,7 +331,7 @@ def test_every_control_answers_to_keys(open_figure: Callable[..., Page], name: s
     for control in page.locator(".live input[type=range]:enabled").all():
         control.focus()
         assert press(page, "ArrowLeft") or press(page, "ArrowRight"), control.get_attribute("id")
-    for control in page.locator(".live fieldset input:not(:checked)").all():
+    for control in page.locator(".live fieldset input:not(:checked)").element_handles():
         control.focus()
         assert press(page, "Space"), control.get_attribute("value")
     for handle in page.locator(".live svg [tabindex='0']:visible").all():
@@ -225,8 +346,10 @@ def test_every_control_answers_to_keys(open_figure: Callable[..., Page], name: s
         assert press(page, "PageDown")
         assert float(handle.get_attribute("aria-valuenow")) <= now - 5 * 0.01
     page.evaluate("() => { window.asked = 0; window.requestAnimationFrame = () => { window.asked += 1; }; }")
-    buttons = [button for button in page.locator(".live button").all() if button.is_enabled()]
-    assert not buttons or any([button.focus() or press(page, "Enter") for button in buttons])
+    buttons = page.locator(".live button").element_handles()
+    pressed = [button.focus() or press(page, "Enter") for button in buttons if button.is_enabled()]
+    assert any(pressed) or not pressed
+    assert page.locator(".live :is([tabindex], input, button)").count() > 0
     assert page.evaluate("[window.asked, document.getAnimations().length]") == [0, 0]  # nothing moves on its own
     assert page.seen.errors == []
     page.context.close()
@@ -419,6 +542,100 @@ def test_the_notebooks_know_every_script() -> None:
     assert list(plotting.LIVE_FIGURES) == FIGURES
 
 
+# --- bets ------------------------------------------------------------------------------------------------------------
+
+
+def button(page: Page, words: str) -> Locator:
+    return page.get_by_role("button", name=words, exact=True)
+
+
+@pytest.mark.parametrize("name", ["bet", "drawn"])
+def test_the_result_is_veiled_until_the_bet_is_placed(open_figure: Callable[..., Page], pages: Path, name: str) -> None:
+    page = open_figure(name)
+    picture = page.locator(f"img[alt='{ALT}']")
+    words = page.locator(".live-words")
+    assert not picture.is_visible() and button(page, "Place my bet").is_disabled()
+    assert "Measured" not in page.locator(".live").inner_text()
+    if name == "bet":
+        page.get_by_label("it depends on the conditions").check()
+    else:
+        page.get_by_role("slider", name="your value at layers 5").focus()
+        page.keyboard.press("ArrowUp")
+    button(page, "Place my bet").press("Enter")
+    assert picture.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "Bet again"  # not lost with the greyed button
+    right = "Right. Measured: it depends on the conditions." if name == "bet" else "8 % of the axis"
+    assert right in words.inner_text()
+    assert page.get_by_role("slider").count() == 0
+    page.reload()
+    assert picture.is_visible() and right in words.inner_text()  # it is remembered
+    page.goto((pages / "bets.html").as_uri())
+    title, said = ("Deeper networks", "1 of your 1 verdict") if name == "bet" else ("Gain by depth", "8 % of the axis")
+    assert title in page.locator(".live-bets").inner_text() and said in words.inner_text()
+    page.get_by_role("link", name=title).click()
+    assert page.url.endswith(f"{name}.html")
+    button(page, "Bet again").press("Enter")
+    assert not picture.is_visible()
+    page.goto((pages / "bets.html").as_uri())
+    assert "no bet" in words.inner_text() and button(page, "Forget all my bets").is_disabled()
+    assert page.seen.errors == []
+    page.context.close()
+
+
+def test_who_does_not_bet_sees_the_result_all_the_same(open_figure: Callable[..., Page], pages: Path) -> None:
+    page = open_figure("bet")
+    button(page, "Just show me").click()
+    assert page.locator(f"img[alt='{ALT}']").is_visible()
+    assert page.locator(".live-words").inner_text().startswith("Measured:")
+    page.goto((pages / "bets.html").as_uri())
+    assert "no bet" in page.locator(".live-words").inner_text()
+    page.context.close()
+
+
+def test_a_printed_result_is_veiled_too(open_figure: Callable[..., Page]) -> None:
+    page = open_figure("bet")
+    page.evaluate(
+        """data => {
+        const cell = document.createElement("div");
+        cell.className = "cell_output";
+        cell.innerHTML = "<div class='output stream'>Supported.</div><div class='output text_html'></div>";
+        const bet = document.createElement("live-bet");
+        bet.className = "live";
+        bet.innerHTML = `<script type="application/json">${JSON.stringify(data)}</script>`;
+        cell.lastChild.append(bet);
+        document.querySelector("article").append(cell);
+    }""",
+        {**DATA["bet"]().data, "id": "printed"},
+    )
+    printed = page.get_by_text("Supported.")
+    assert not printed.is_visible()
+    page.locator(".live").last.get_by_role("button", name="Just show me").click()
+    assert printed.is_visible()
+    page.context.close()
+
+
+def test_bets_are_forgotten_on_demand(open_figure: Callable[..., Page]) -> None:
+    page = open_figure("bets")
+    assert page.locator(".live-bets li").count() == sum(bet["said"] is not None for bet in BETS.values())
+    button(page, "Forget all my bets").click()
+    assert page.locator(".live-bets li").count() == 0
+    assert page.evaluate("localStorage.length") == 0
+    page.context.close()
+
+
+def test_a_bet_works_where_nothing_may_be_kept(open_figure: Callable[..., Page], pages: Path) -> None:
+    page = open_figure("plain")
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('not allowed'); }})")
+    page.goto((pages / "bet.html").as_uri())
+    page.get_by_label("the reverse").check()
+    button(page, "Place my bet").click()
+    assert "You said: the reverse. Not so." in page.locator(".live-words").inner_text()
+    page.goto((pages / "bets.html").as_uri())
+    assert "no bet" in page.locator(".live-words").inner_text()
+    assert page.seen.errors == []
+    page.context.close()
+
+
 # --- in the chapters -------------------------------------------------------------------------------------------------
 
 USED = [
@@ -432,8 +649,10 @@ USED = [
 def test_a_chapter_has_its_figure(site: Path, browser: Browser, chapter: str, name: str) -> None:
     seen = Visit()
     page = open_page(browser, site / f"book/{chapter}.html", seen)
-    figure = page.locator(f"figure:has(> img.live-still) > live-{name}")
-    assert figure.count() == 1 and figure.locator("svg").bounding_box()["height"] > 100
-    assert figure.locator("xpath=..").locator("figcaption .caption-number").count() == 1
+    assert page.locator(f"live-{name} svg").first.bounding_box()["height"] > 50
+    if name not in ("bet", "bets"):  # these may stand several times, and without a picture
+        figure = page.locator(f"figure:has(> img.live-still) > live-{name}")
+        assert figure.count() == 1
+        assert figure.locator("xpath=..").locator("figcaption .caption-number").count() == 1
     assert seen.errors == []
     page.context.close()

@@ -29,7 +29,9 @@ least 11 px, `width < 480` is a phone. Its height is reserved in live.css, befor
     Live.line(kind, x1, y1, x2, y2), .rect(kind, x, y, width, height, rx), .circle(kind, x, y, r), .path(kind, d),
     .text(kind, x, y, words, anchor)        parts of a drawing; `kind` are classes of live.css
     Live.scale(low, high, from, to)         values to pixels, and `.back`
+    Live.chart({ left, top, right, bottom, x, y })      a frame with ticks, linear or logarithmic; see there
     Live.show(value, digits)                a number to read
+    Live.brief(value)                       the same in two digits, small and large ones as powers of ten
     Live.normal(seed)                       normal random numbers, the same on every visit
 
 Colours are classes: live-c1 to live-c8 for parts, live-ink; live-with and live-without for with and without batch
@@ -69,6 +71,49 @@ normalization, which nothing else uses. */
     const at = (value) => from + ((value - low) / (high - low)) * (to - from);
     at.back = (pixel) => low + ((pixel - from) / (to - from)) * (high - low);
     return at;
+  };
+
+  /** A number in two digits; from ten thousand on and below a thousandth with a power of ten. */
+  const brief = (value) => {
+    const size = Math.abs(value);
+    if (size && (size < 1e-3 || size >= 1e4)) {
+      const [digits, power] = value.toExponential(1).split("e");
+      const raised = [...String(Number(power))].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
+      return Number(digits) === 1 ? `10${raised}` : `${show(Number(digits), 1)}·10${raised}`;
+    }
+    if (size >= 99.5) return Math.round(value).toLocaleString("en").replace("-", "−");
+    return show(Number(value.toPrecision(2)), 5);
+  };
+
+  /** A frame with ticks: `parts` draw it, `x` and `y` turn values into pixels and back, `curve(kind, points)` is a part.
+
+  An axis is { from, to, ticks, name, log, show, every }: `show` words the ticks, of which every so-manieth has words. */
+  const chart = ({ left, top, right, bottom, x, y }) => {
+    const along = ({ from, to, log }, start, end) => {
+      if (!log) return scale(from, to, start, end);
+      const power = scale(Math.log10(from), Math.log10(to), start, end);
+      const at = (value) => power(Math.log10(value));
+      at.back = (pixel) => 10 ** power.back(pixel);
+      return at;
+    };
+    const [atX, atY] = [along(x, left, right), along(y, bottom, top)];
+    const parts = [];
+    x.ticks.forEach((v, i) => {
+      parts.push(line("live-grid", atX(v), top, atX(v), bottom));
+      if (i % (x.every ?? 1) === 0) parts.push(text("live-tick", atX(v), bottom + 18, (x.show ?? brief)(v), "middle"));
+    });
+    y.ticks.forEach((v, i) => {
+      parts.push(line("live-grid", left, atY(v), right, atY(v)));
+      if (i % (y.every ?? 1) === 0) parts.push(text("live-tick", left - 6, atY(v) + 4.5, (y.show ?? brief)(v), "end"));
+    });
+    parts.push(line("live-axis", left, bottom, right, bottom));
+    if (x.name) parts.push(text("live-tick", right, bottom + 36, x.name, "end"));
+    if (y.name) parts.push(text("live-tick", Math.max(1, left - 42), top - 12, y.name));
+    const curve = (kind, points) => {
+      const at = points.map(([a, b]) => `${atX(a).toFixed(1)} ${atY(b).toFixed(1)}`);
+      return path(`live-curve ${kind}`, `M${at.join("L")}`);
+    };
+    return { x: atX, y: atY, parts, curve };
   };
 
   /** Normal random numbers from uniform ones (mulberry32; Box and Muller). */
@@ -300,5 +345,5 @@ normalization, which nothing else uses. */
 
   const define = (name, figure) => customElements.define(`live-${name}`, figure);
 
-  window.Live = { Figure, define, html, svg, line, rect, circle, path, text, show, clamp, scale, normal };
+  window.Live = { Figure, define, html, svg, line, rect, circle, path, text, show, brief, clamp, scale, chart, normal };
 })();
