@@ -309,7 +309,10 @@ def printed(chromium: str, page: Path) -> bytes:
     """Return a page of HTML as a PDF."""
     pdf, profile = page.with_suffix(".pdf"), page.with_name("profile")
     command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={pdf}", page.as_uri()]
-    said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=1800)
+    try:
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=3600)
+    except subprocess.TimeoutExpired:
+        raise BookError(f"{chromium} did not finish within an hour") from None
     if not pdf.is_file() or not pdf.read_bytes().startswith(b"%PDF"):
         raise BookError(f"{chromium} printed nothing (exit status {said.returncode}): {said.stderr[-2000:]}")
     return pdf.read_bytes()
