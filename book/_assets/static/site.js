@@ -72,6 +72,8 @@ function showPreview(link) {
   }
   hidePreview();
   preview.replaceChildren(...copies);
+  preview.querySelectorAll(".live").forEach((part) => part.remove()); // of a live figure the picture is enough
+  preview.querySelectorAll(".live-still").forEach((part) => part.classList.remove("live-still"));
   preview.querySelectorAll("[id]").forEach((part) => part.removeAttribute("id"));
   document.body.append(preview);
   const place = link.getClientRects()[0];
