@@ -138,7 +138,7 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
       const bottom = 34 + Math.max(1, shown.length) * row;
       const parts = [rect("live-band", at(-delta), 24, at(delta) - at(-delta), bottom - 24)];
       const zones = { supported: [[delta, most]], little: [[-delta, delta]], reversed: [[-most, -delta]], depends: [[-most, -delta], [delta, most]] };
-      for (const [from, to] of zones[this.now.said] ?? []) parts.push(rect("live-range live-c4", at(from), 24, at(to) - at(from), bottom - 24));
+      for (const [from, to] of (!this.shown && zones[this.now.said]) || []) parts.push(rect("live-range live-c4", at(from), 24, at(to) - at(from), bottom - 24));
       if (this.now.said === "open" && !this.shown) parts.push(line("live-interval live-c4", at(-1.6 * delta), 58, at(1.9 * delta), 58));
       parts.push(line("live-zero", at(0), 24, at(0), bottom), line("live-axis", left, bottom, right, bottom));
       parts.push(text("live-tick", left, 14, "against the claim"), text("live-tick", right, 14, "for it", "end"));

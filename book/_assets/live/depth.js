@@ -106,8 +106,8 @@
       if (layers <= 40) for (const [x, y] of level) parts.push(circle("live-fill live-with", c.x(x), c.y(y), 2.5));
       const [x, y] = [c.x(1), c.y(level[0][1])];
       parts.push(circle("live-dot live-with", x, y, 6), text("live-value", x + 12, y + 5, `× ${brief(level[0][1])}`));
-      parts.push(text("live-coloured live-without", box.left + 12, c.y(1) - 8, "without BN"));
-      parts.push(text("live-coloured live-with", (box.left + box.right) / 2 + (narrow ? 14 : 8), c.y(r ** ((layers - 1) / 2)) - 8, "with BN"));
+      parts.push(text("live-value", box.left + 12, c.y(1) - 8, "without BN"));
+      parts.push(text("live-value", (box.left + box.right) / 2 + (narrow ? 14 : 8), c.y(r ** ((layers - 1) / 2)) - 8, "with BN"));
       return parts;
     }
 

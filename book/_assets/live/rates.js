@@ -96,7 +96,8 @@ has several values, there is a control for it. `norm` is "batch" or "none"; `fai
         const y = c.y(1) - 5 - 10 * (1 - k);
         const ends = usable.map(c.x);
         parts.push(line(`live-interval ${colour}`, ends[0] - 3, y, ends[1] + 3, y));
-        parts.push(text(`live-coloured ${colour}`, right - (k ? 0 : narrow ? 84 : 90), 13, name, "end"));
+        const legend = right - (k ? 0 : 116);
+        parts.push(text("live-tick", legend, 13, name, "end"), circle(`live-fill ${colour}`, legend - (k ? 86 : 64), 9, 5));
       });
       const here = arms.map(({ arm, name }) => [name, arm.find((row) => row.lr === this.lr)]).filter(([, row]) => row);
       const said = here.map(([name, row]) => `${name} ${points(row.accuracy)}`).join(", ");
