@@ -31,7 +31,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from bnbook import __version__
 
 OUT = BUILD / "batch-normalization.pdf"
-LEFT_OUT = {"book/api"}  # a reference to search in, not to read
+LEFT_OUT = re.compile(r"book/api(_\w+)?")  # a reference to search in, not to read
 # In every chapter; the contents name them no more than once.
 REPEATED = {"Before you start", "Remember", "Exercises", "Further reading", "Solutions"}
 SHORT_CODE = 10  # lines that stay on one page
@@ -71,7 +71,7 @@ def parts_of_toc(toc: Path) -> list[Part]:
     """Return the parts of the book in their order, each with the names of its pages."""
     root = parse_toc_yaml(toc).root
     parts = [Part("", [root.docname]), *(Part(t.caption or "", [str(i) for i in t.items]) for t in root.subtrees)]
-    return [Part(caption, [d for d in documents if d not in LEFT_OUT]) for caption, documents in parts]
+    return [Part(caption, [d for d in documents if not LEFT_OUT.fullmatch(d)]) for caption, documents in parts]
 
 
 def find_chromium() -> str:

@@ -5,7 +5,7 @@
 The same pages give the same bytes: the order of the files, their times and their modes are fixed.
 """
 
-from __future__ import annotations
+from __future__ import json
 
 import datetime
 import subprocess
@@ -45,6 +45,15 @@ def pages_of(site: Path) -> list[Path]:
     return sorted(path for path in site.rglob("*") if path.is_file())
 
 
+def _without_drawings(notebook: Path) -> bytes:
+    """The notebook that a page offers, with its figures as PNG alone: the SVG would be half of the weight."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("image/svg+xml", None)
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()
+
+
 def make_zip(site: Path, out: Path) -> None:
     """Pack the built pages in ``site``."""
     files = pages_of(site)
@@ -57,7 +66,7 @@ def make_zip(site: Path, out: Path) -> None:
             if not any(fnmatch(name, pattern) for pattern in LEFT_OUT):
                 entry = zipfile.ZipInfo(f"{TOP}/{name}", time)
                 entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
-                archive.writestr(entry, file.read_bytes())
+                archive.writestr(entry, _without_drawings(file) if file.suffix == ".ipynb" else file.read_bytes())
     unfinished.replace(out)
     if (size := out.stat().st_size) > LIMIT:
         raise BookError(f"{out} has {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} MB that it may have")

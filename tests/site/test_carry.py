@@ -198,7 +198,7 @@ def test_a_figure_that_almost_fits_is_drawn_smaller(browser, tmp_path):
 def test_the_reference_of_the_package_is_no_chapter():
     parts = make_pdf.parts_of_toc(ROOT / "_toc.yml")
     documents = [document for part in parts for document in part.documents]
-    assert documents == [d for d in book_check.documents_of_toc(ROOT / "_toc.yml") if d != "book/api"]
+    assert documents == [d for d in book_check.documents_of_toc(ROOT / "_toc.yml") if not d.startswith("book/api")]
 
 
 def test_what_needs_a_screen_is_left_out_and_its_picture_stays(tmp_path):

@@ -76,7 +76,7 @@ def picture() -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-def page_with(name: str, figure: plotting.LiveFigure | None = None) -> nbformat.NotebookNode:
+def page_with(name: str, figure: plotting.LiveFigure | None = None, label: str = "") -> nbformat.NotebookNode:
     """A notebook as a chapter has it: a cell whose output is a captioned picture, and behind it the live figure."""
     figure = figure or (DATA[name]() if name in DATA else plotting.live(name))
     html = {"text/plain": repr(figure), "text/html": figure._repr_html_()}
@@ -84,7 +84,7 @@ def page_with(name: str, figure: plotting.LiveFigure | None = None) -> nbformat.
         f'plotting.live("{name}")',
         execution_count=1,
         metadata={
-            "mystnb": {"figure": {"caption": "A caption.", "name": f"fig-{name}"}, "image": {"alt": ALT}},
+            "mystnb": {"figure": {"caption": "A caption.", "name": f"fig-{label or name}"}, "image": {"alt": ALT}},
             "tags": ["hide-input"],
         },
         outputs=[
@@ -108,7 +108,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "unknown.md").write_text("# Unknown\n\n<live-nothing></live-nothing>\n", encoding="utf-8")
     for name in FIGURES:
         nbformat.write(page_with(name), source / f"{name}.ipynb")
-    nbformat.write(page_with("bet", DRAWN), source / "drawn.ipynb")
+    nbformat.write(page_with("bet", DRAWN, "drawn"), source / "drawn.ipynb")
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(source), str(out)]
     build = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=300)
     (out / "said").write_text(build.stderr, encoding="utf-8")
@@ -360,8 +360,9 @@ def test_a_pause_speaks_the_sentence(open_figure: Callable[..., Page], name: str
     page = open_figure(name)
     spoken, words = page.locator(".live [role=status]"), page.locator(".live-words")
     assert words.inner_text() and not spoken.text_content()  # nothing is spoken before the reader does something
-    page.locator(".live svg [tabindex='0']:visible, .live input:enabled").first.focus()
-    page.keyboard.press("ArrowRight")
+    page.locator(".live :is(svg [tabindex='0'], input:enabled, button:enabled):visible").first.focus()
+    for key in ("ArrowRight", "Enter"):  # a slider, or a button
+        page.keyboard.press(key)
     page.wait_for_function("document.querySelector('.live [role=status]').textContent")
     assert spoken.text_content() == words.text_content()
     loaded = {url.partition("?")[0].rpartition("/")[2] for url in page.seen.requests if "/_static/live/" in url}

@@ -103,7 +103,7 @@ def test_an_answer_is_correct(page: Page) -> None:
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
-        ("ch02.output_variance", "def output_variance(var, weight, eps):\n    return weight**2", "γ (x − μ)/√(σ² + ε)"),
+        ("ch02.output_variance", "def output_variance(var, weight, eps):\n    return weight**2", "for ε = 0 only"),
         (
             "ch02.normalize",
             "def normalize(x, eps):\n    x -= x.mean(0)\n    return x",
