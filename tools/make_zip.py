@@ -5,9 +5,10 @@
 The same pages give the same bytes: the order of the files, their times and their modes are fixed.
 """
 
-from __future__ import json
+from __future__ import annotations
 
 import datetime
+import json
 import subprocess
 import sys
 import zipfile
