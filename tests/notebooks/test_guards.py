@@ -131,9 +131,9 @@ FAULTS: dict[str, tuple[Callable[[NotebookNode], object], str]] = {
     "long with code": (
         lambda nb: (
             edit("All of it", "All of it", "word " * 5000)(nb),
-            edit("assert 0", "print", "0\n" * 130 + "print")(nb),
+            edit("assert 0", "print", "0\n" * 230 + "print")(nb),
         ),
-        "take 23 + 13 minutes",
+        "take 23 + 24 minutes",
     ),
     "long cell": (edit("assert 0", "print", "0\n" * 24 + "print"), "shows 26 lines of code, at most 25"),
     "words first": (edit("# A trial", "Two lines", "Two lines " * 40), "not a title and a sentence of at most 60"),
