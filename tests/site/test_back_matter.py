@@ -187,7 +187,7 @@ def test_every_exercise_is_listed_and_can_be_linked_to(site: Path) -> None:
         assert text.count(f' id="{label}"') == 1
         assert f'<a class="headerlink" href="#{label}" title="Link to this exercise">' in text
     first = article.select_one("li:has(a[href='04_backward.html#ex-ch04-center'])").get_text()
-    assert re.fullmatch(r"4\.1 Centring alone\s+derive, level 1", first)
+    assert re.fullmatch(r"4\.2 Centring alone\s+derive, level 1", first)
 
 
 LIST = "# Exercises\n\n```{exercises} by-chapter\n```\n\n```{exercises} by-level\n```\n"
