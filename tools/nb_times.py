@@ -40,7 +40,9 @@ def minutes(nb: NotebookNode) -> tuple[int, int, int]:
     """Minutes to read the words, more for the visible code, and for the exercises."""
     text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     levels = [int(level) for match in EXERCISE.finditer(text) for level in LEVEL.findall(match[0])[:1]]
-    prose = words(FURTHER.sub("", EXERCISE.sub("", text)))
+    prose = words(
+        FURTHER.sub("", EXERCISE.sub("", TIME.sub("", text)))
+    )  # the line itself, filled in or not, does not count
     code = sum(map(visible_lines, nb.cells))
     return (
         max(1, round(prose / WORDS_PER_MINUTE)),
