@@ -564,6 +564,8 @@ def test_the_result_is_veiled_until_the_bet_is_placed(open_figure: Callable[...,
         page.keyboard.press("ArrowUp")
     button(page, "Place my bet").press("Enter")
     assert picture.is_visible()
+    end = page.locator(".live").evaluate("bet => bet.getBoundingClientRect().bottom")
+    assert picture.evaluate("picture => picture.getBoundingClientRect().top") >= end  # under the bet, not over it
     assert page.evaluate("document.activeElement.textContent") == "Bet again"  # not lost with the greyed button
     right = "Right. Measured: it depends on the conditions." if name == "bet" else "8 % of the axis"
     assert right in words.inner_text()

@@ -108,7 +108,12 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
         whole.before(this);
         if (!own.children.length) own.remove();
       } else cell?.prepend(own);
-      const veiled = (whether) => outputs.forEach((output) => ["live-still", "live-veiled"].forEach((name) => output.classList.toggle(name, whether)));
+      const veiled = (whether) => {
+        for (const { classList } of outputs) {
+          for (const name of ["live-still", "live-veiled"]) classList.toggle(name, whether);
+          classList.toggle("live-shown", !whether);
+        }
+      };
       this.veil = () => veiled(true);
       this.unveil = () => veiled(false);
       veiled(!this.shown);
