@@ -2,7 +2,7 @@
 
 Sphinx can do this only for chapters that it numbers itself, without gaps. Here a chapter carries its number in its
 title ("2 · The forward transform"), and the running numbers restart in each such page. Other pages have no numbers in
-common with a chapter: theirs are counted through, as Sphinx does.
+common with a chapter: each counts its own from 1.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ CHAPTER_TITLE = re.compile(r"(\d+)\s*·")
 def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     for docname, kinds in env.toc_fignumbers.items():
         chapter = CHAPTER_TITLE.match(env.titles[docname].astext())
-        if not chapter:
-            continue
         for numbers in kinds.values():
             for count, label in enumerate(numbers, start=1):
-                numbers[label] = (int(chapter[1]), count)
+                numbers[label] = (int(chapter[1]), count) if chapter else (count,)
     return []
 
 

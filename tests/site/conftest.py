@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import axe_playwright_python
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -131,3 +132,15 @@ def open_page(browser: Browser, file: Path, seen: Visit, width: int = 1280, **se
     page.goto(file.as_uri())
     page.wait_for_load_state("load")
     return page
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """The ratio of WCAG 2."""
+
+    def luminance(colour: list[int]) -> float:
+        channels = [v / 255 for v in colour[:3]]
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -29,7 +29,7 @@ from bnbook import experiments, nn, plotting
 from bnbook import functional as F
 from bnbook.experiments import interactive
 from bnbook.experiments.claims import learning_rate
-from tests.site.conftest import AXE, ROOT, SETTLE, Visit, open_page
+from tests.site.conftest import AXE, ROOT, SETTLE, Visit, contrast, open_page
 
 pytestmark = pytest.mark.long(seconds=60)
 
@@ -425,18 +425,6 @@ COLOURS = """() => {
         return [part.tagName, part.textContent || part.getAttribute('class'), fill(part), on];
     });
 }"""
-
-
-def contrast(one: list[int], other: list[int]) -> float:
-    """The ratio of WCAG 2."""
-
-    def luminance(colour: list[int]) -> float:
-        channels = [v / 255 for v in colour[:3]]
-        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize(("width", "scheme"), WINDOWS)

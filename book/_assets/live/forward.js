@@ -32,8 +32,8 @@
 
     build() {
       this.x = [];
-      this.slider("gamma", "scale γ", { min: -3, max: 3, step: 0.1, value: 2 });
-      this.slider("beta", "shift β", { min: -4, max: 8, step: 0.1, value: 5 });
+      this.slider("gamma", "scale γ", { min: -3, max: 3, step: 0.1, value: 3 });
+      this.slider("beta", "shift β", { min: -4, max: 8, step: 0.1, value: 1 });
       this.slider("eps", "ε", {
         min: -5,
         max: 1,
