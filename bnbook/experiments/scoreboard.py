@@ -319,8 +319,11 @@ def details(row: Row) -> str:
     if measured.confirm:
         seeds = f"settings chosen on {measured.seeds} seeds, and the verdict from fresh ones"
     less = "; less contradicts the claim" if measured.needs_more else ""
+    words = f"As said: <b>{row.quoted_word}</b>. As repeated: <b>{row.word}</b>"
+    if row.quoted_word == row.word:
+        words = f"As said and as repeated: <b>{row.word}</b>"
     parts = [
-        f"<details><summary>As said: <b>{row.quoted_word}</b>. As repeated: <b>{row.word}</b>{_count(row)}.</summary>",
+        f"<details><summary>{words}{_count(row)}.</summary>",
         f"> “{measured.claim}”",
         f"**As its source says it** ({measured.scope or 'no setting is named, so in all conditions'}): {row.quoted}.",
         f"**As it is repeated**, “{measured.folklore}”: {row.repeated}.",

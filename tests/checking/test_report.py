@@ -103,7 +103,8 @@ def test_every_answer_is_judged_by_itself(found):
 @pytest.mark.long
 def test_a_table_says_why_and_where(found):
     text = report.text(found)
-    assert "Chapter 2, The forward transform\n  ch02.output_variance  level 1  right\n" in text
+    assert "\n\nChapter 2, The forward transform\n  ch02." in text
+    assert "\n  ch02.output_variance  level 1  right\n" in text
     assert re.search(r"ch02\.normalize .* raised \(mine\.py, line 18\)\n +NameError: name 'undefined'", text)
     assert re.search(r"ch02\.largest .* raised \(mine\.py, line 2[23]\)\n +no end within 8 s", text)
     assert re.search(r"ch02\.diagnose .* wrong\n +A layer that is '.*' was called 'correct'\.", text)

@@ -174,7 +174,7 @@ def test_the_scoreboard_answers_on_its_first_screen_and_folds_the_rest(site: Pat
     assert sum(box["y"] + box["height"] <= 800 for box in boxes) >= 10  # of a screen of 1280x800
     assert re.search(r"[+−][\d.]+.*\[.*\]", rows.first.inner_text(), flags=re.S)  # an effect with its interval
     assert page.evaluate("document.documentElement.scrollHeight") <= 12_000
-    fold = page.locator("article details:has(> summary)").filter(has_text="As repeated").first
+    fold = page.locator("article details:has(> summary)").filter(has_text="As said").first
     table = fold.locator("table")
     assert not table.is_visible()
     fold.locator("summary").click()
