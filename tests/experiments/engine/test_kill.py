@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from distributed import LocalCluster
@@ -245,9 +246,12 @@ def test_on_a_cluster_a_killed_worker_takes_no_row_along(tmp_path, tiny, start, 
 
 def test_on_a_cluster_a_run_that_kills_its_workers_fails_alone(tmp_path, start, expected, monkeypatch):
     monkeypatch.setenv("TINY_DIES", "batch 0.1 0")
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster,
+    ):
         process = start(tmp_path, 1, "--dask", cluster.scheduler_address)
         out, err = process.communicate(timeout=600)
     assert process.returncode == 1 and "5 rows, 1 missing, 1 runs failed" in out
