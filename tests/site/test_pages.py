@@ -111,10 +111,16 @@ def test_maths_reads_without_javascript(site: Path, browser: Browser, document: 
 
 
 @pytest.mark.parametrize(("scheme", "pale"), [("light", "#999"), ("dark", "#555")])
-def test_a_pale_token_among_others_is_noticed(site: Path, browser: Browser, scheme: str, pale: str) -> None:
+@pytest.mark.parametrize("letters", [".highlight pre span.n", "article .katex-html .mathnormal"])
+def test_pale_letters_among_others_are_noticed(
+    site: Path, browser: Browser, scheme: str, pale: str, letters: str
+) -> None:
+    """The single letters of formulas too, of which axe alone does not judge."""
     page = open_page(browser, site / "book/02_forward.html", Visit(), color_scheme=scheme)
     page.evaluate(UNFOLD)
-    page.evaluate("pale => [...document.querySelectorAll('.highlight pre span.n')].at(-1).style.color = pale", pale)
+    page.evaluate(
+        "([letters, pale]) => [...document.querySelectorAll(letters)].at(-1).style.color = pale", [letters, pale]
+    )
     assert [violation.partition(":")[0] for violation in violations(page)] == ["color-contrast"]
     page.context.close()
 
