@@ -1,0 +1,139 @@
+"""`python -m bnbook.checkup`: the check-up of a model that a function makes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .check import checkup
+from .findings import Report
+from .rules import RULES, Rule
+
+EPILOG = """\
+The function takes no arguments and returns the model, or (model, batches), or (model, batches, optimizer). Batches are
+inputs made as in training; without any, only what needs no run is checked. The model is taken in the mode in which it
+is given: hand it over as it is trained, after model.train() and whatever you freeze.
+
+  python -m bnbook.checkup my_model.py:make
+  python -m bnbook.checkup package.models:make --ignore BN202,BN501 --json
+  python -m bnbook.checkup --explain BN105
+
+The code is run on this computer, as you. Exit status: 0 without errors and warnings, 1 with, 2 where nothing could be
+checked.
+"""
+
+
+class CannotLoad(Exception):
+    """There is no model to check, and why."""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m bnbook.checkup",
+        description="What is wrong with the batch normalization of a model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = result.add_mutually_exclusive_group(required=True)
+    what.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
+    what.add_argument("--explain", type=_code, metavar="CODE", help="what a finding means, and what mends it")
+    what.add_argument("--list", action="store_true", help="the codes, a line each")
+    result.add_argument("--ignore", type=_codes, default=[], metavar="CODES", help="not to be reported: BN202,BN501")
+    result.add_argument("--json", action="store_true", help="for programs")
+    return result
+
+
+def _code(word: str) -> str:
+    if word.upper() not in RULES:
+        raise argparse.ArgumentTypeError(f"there is no finding {word}: the codes are {', '.join(RULES)}")
+    return word.upper()
+
+
+def _codes(words: str) -> list[str]:
+    return [_code(word.strip()) for word in words.split(",")]
+
+
+def load(target: str) -> Callable[[], Any]:
+    """The function of `package.module:function` or `file.py:function`."""
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise CannotLoad(f"{target} is no MODULE:FUNCTION and no FILE.py:FUNCTION")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except CannotLoad:
+        raise
+    except Exception as error:
+        raise CannotLoad(f"{place} cannot be imported: {_line(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise CannotLoad(f"{place} {'has no' if function is None else 'holds no function'} {name}")
+    return function
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise CannotLoad(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _line(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def explanation(rule: Rule) -> str:
+    """A rule as a page of text."""
+    parts = [f"{rule.code} ({rule.severity}): {rule.title}", rule.why, f"Mend: {rule.mend}", f"See {rule.link}"]
+    return "\n\n".join(textwrap.fill(part, 100) for part in parts)
+
+
+def main(words: list[str] | None = None) -> int:
+    options = parser().parse_args(words)
+    if options.explain:
+        print(explanation(RULES[options.explain]))
+        return 0
+    if options.list:
+        print("\n".join(f"{rule.code}  {rule.severity:7}  {rule.title}" for rule in RULES.values()))
+        return 0
+    try:
+        report = _report(options.target, options.ignore)
+    except CannotLoad as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(report.json() if options.json else report.text())
+    return int(report.worst in ("error", "warning"))
+
+
+def _report(target: str, ignore: list[str]) -> Report:
+    function = load(target)
+    try:
+        made = function()
+    except Exception as error:
+        raise CannotLoad(f"{target} raises {_line(error)}") from error
+    given = made if isinstance(made, tuple) else (made,)
+    if not 1 <= len(given) <= 3:
+        raise CannotLoad(f"{target} returns {len(given)} values, not the model, batches and optimizer")
+    model, batches, optimizer = (*given, *((), None)[len(given) - 1 :])
+    if not isinstance(model, nn.Module):
+        raise CannotLoad(f"{target} returns no torch.nn.Module, but a {type(model).__name__}")
+    try:
+        return checkup(model, batches, optimizer=optimizer, ignore=ignore)
+    except (TypeError, ValueError) as error:
+        raise CannotLoad(" ".join(str(error).split())) from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,480 @@
+"""The check-up: every rule of `rules`, tried on the model."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..probes.untouched import on_copies
+from .findings import Distance, Finding, Report, in_order
+from .folding import folded, is_transposed, why_not
+from .rules import RULES, Severity
+from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, unchanged
+
+FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
+DEAD = 1e-3  # of the largest |γ| of a layer
+DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
+
+
+class Handed(NamedTuple):
+    """A module as it was given: its mode, and which of its parameters learn."""
+
+    training: bool
+    learns: tuple[bool, ...]
+
+
+def checkup(
+    model: nn.Module,
+    batches: Iterable[Any] = (),
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    ignore: Collection[str] = (),
+) -> Report:
+    """Look for what is wrong with the batch normalization of a model. The model stays exactly as it was.
+
+    A running mean counts as far from that of the batches where the root mean square over the channels of
+    (running mean − mean)/σ exceeds 0.3 + 2/√n for n examples, a running variance where that of the logarithm of the
+    factor exceeds twice as much; the same limit, with n the examples of one batch, holds for the distance of the
+    outputs in training and in evaluation, in standard deviations of the outputs.
+
+    Args:
+        model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
+            training mode counts as frozen.
+        batches: inputs of the model, made as in training: tensors, tuples or lists of arguments (what is beyond the
+            arguments of forward(), as the targets of a DataLoader, is left out), mappings of keyword arguments. Two
+            batches or more of 32 examples or more say most; without any only what needs no run is checked.
+        optimizer: then weight decay is looked at, too.
+        ignore: codes of findings that are not to be reported.
+
+    Raises:
+        TypeError: a model that is no torch module, or batches that are one tensor.
+        ModelError: a ValueError: a compiled, scripted, quantized or lazy model; one that returns no tensor; the error
+            that the model raises on a batch.
+        ValueError: an unknown code to ignore, a batch without examples.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(batches, Tensor):
+        raise TypeError("batches must be an iterable of batches, got one tensor: give [tensor]")
+    if unknown := sorted(set(ignore) - RULES.keys()):
+        raise ValueError(f"there are no findings {unknown}: the codes are {', '.join(RULES)}")
+    _refuse(model)
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
+    taken = [batch_of(value, inner) for value in batches]
+    if any(batch.size == 0 for batch in taken):
+        raise ValueError("a batch has no examples")
+    handed = {
+        name: Handed(module.training, tuple(p.requires_grad for p in module.parameters(recurse=False)))
+        for name, module in inner.named_modules()
+    }
+    try:
+        copies = on_copies(inner)
+        with torch.inference_mode(False), torch.no_grad(), copies, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            findings, layers, distances = _findings(inner, taken, handed)
+    except ModelError:
+        raise
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    findings += _of_wrappers(model, inner, layers, distances)
+    if optimizer is not None:
+        findings += _decay(inner, layers, optimizer)
+    return Report(
+        in_order((f for f in findings if f.code not in ignore), layers),
+        tuple(layers),
+        sum(batch.size or 1 for batch in taken),
+        tuple(distances),
+        tuple(sorted(ignore)),
+    )
+
+
+def _refuse(model: nn.Module) -> None:
+    for module in model.modules():
+        kind = type(module)
+        if kind.__name__ == "OptimizedModule":
+            raise ModelError("the model is compiled, and hides its layers: give the one that torch.compile was given")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError("the model is scripted or traced, and hides its layers: give the one it was made from")
+        if ".quantized" in kind.__module__ and kind.__module__.startswith("torch"):
+            raise ModelError("the model is quantized: check it before quantization, when its layers still stand apart")
+
+
+def _findings(
+    model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
+) -> tuple[list[Finding], dict[str, nn.Module], list[Distance]]:
+    trials = Trials(model, batches, set())
+    model.train()
+    stay = {name for name, layer in trials.layers.items() if not layer.training}
+    frozen = {name for name in trials.layers if handed[""].training and not handed[name].training} | stay
+    trials.frozen = frozen
+    found = list(_of_state(trials, handed))
+    if not batches or not trials.layers:
+        return found, trials.layers, []
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    trials.batches = [batch.to(device) for batch in batches]
+    with trials.evaluating():
+        seen, outputs = _tried(lambda: trials.watch(trials.batches))
+    trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(trials, name)}
+    found += _calls(seen)
+    unlike = list(_unlike(seen))
+    found += unlike
+    distances = [d for layer in seen.values() if (d := _distance(layer))]
+    known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
+    if not unlike:
+        found += _far([d for d in distances if d.layer not in known], sum(batch.size or 1 for batch in batches))
+    healthy = all(bool(output.isfinite().all()) for output in outputs)
+    if healthy:
+        found += _companions(trials)
+    found += _in_training(trials, seen, outputs, judged=healthy and not unlike)
+    if healthy:
+        found += _pairs(trials)
+    return found, trials.layers, distances
+
+
+def _tried(run: Any) -> Any:
+    try:
+        return run()
+    except ModelError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(f"the model raises {type(error).__name__} on a batch: {first}") from error
+
+
+def _finding(code: str, layer: str, value: float, message: str, severity: Severity | None = None) -> Finding:
+    number = float(value)
+    return Finding(code, severity or RULES[code].severity, layer, number if math.isfinite(number) else 0.0, message)
+
+
+# --- what needs no run -----------------------------------------------------------------------------------------------
+
+
+def _of_state(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
+    for name, layer in trials.layers.items():
+        mean, var = layer.running_mean, layer.running_var
+        weight = getattr(layer, "weight", None)
+        counted = int(getattr(layer, "num_batches_tracked", None) or 0)
+        if mean is not None and var is not None:
+            broken = ~(mean.isfinite() & var.isfinite() & (var >= 0))
+            if broken.any():
+                message = f"{_of(broken)} channels have a running mean or variance that is NaN, infinite or negative"
+                yield _finding("BN102", name, broken.sum(), message)
+            elif bool((mean == 0).all() and (var == 1).all()):
+                batches = f"after {counted:,} batches" if counted else "with no batch counted"
+                yield _finding("BN101", name, counted, f"all running means are 0 and all variances 1, {batches}")
+            if mean.dtype in (torch.float16, torch.bfloat16):
+                kind = str(mean.dtype).removeprefix("torch.")
+                yield _finding("BN108", name, torch.finfo(mean.dtype).bits, f"running statistics in {kind}")
+            momentum = getattr(layer, "momentum", 0.1)
+            if momentum is None:
+                yield _finding("BN104", name, 0, "momentum=None: all batches since the beginning weigh the same")
+            elif momentum >= 0.5:
+                message = f"momentum={momentum:g}: the last batch alone makes {momentum:.0%} of the statistics"
+                yield _finding("BN104", name, momentum, message)
+        training, learns = handed[name]
+        if handed[""].training and learns:
+            if not training and any(learns):
+                message = "in evaluation mode within a model in training mode, while γ or β learns"
+                yield _finding("BN301", name, sum(learns), message)
+            elif training and not any(learns) and name not in trials.frozen:
+                message = "γ and β have requires_grad=False, and the statistics still move"
+                yield _finding("BN302", name, len(learns), message)
+        if isinstance(layer, nn.SyncBatchNorm) and weight is not None and weight.device.type == "cpu":
+            yield _finding("BN403", name, 1, "its parameters are on the CPU")
+        if weight is not None and weight.numel() > 1:
+            dead = weight.abs() <= DEAD * weight.abs().max()
+            if dead.any():
+                severity: Severity = "warning" if dead.float().mean() > 0.5 else "info"
+                yield _finding("BN303", name, dead.sum(), f"{_of(dead)} channels have a γ of (nearly) 0", severity)
+
+
+def _of(mask: Tensor) -> str:
+    return f"{int(mask.sum()):,} of {mask.numel():,}"
+
+
+def _decay(model: nn.Module, layers: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Iterator[Finding]:
+    own = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
+    for group in optimizer.param_groups:
+        caught = sum(id(p) in own for p in group["params"])
+        if caught and group.get("weight_decay", 0):
+            message = f"{caught} tensors γ and β have weight decay {group['weight_decay']:g} in the optimizer"
+            yield _finding("BN304", "", group["weight_decay"], message)
+
+
+def _of_wrappers(
+    model: nn.Module, inner: nn.Module, layers: dict[str, nn.Module], distances: list[Distance]
+) -> Iterator[Finding]:
+    if isinstance(model, nn.parallel.DistributedDataParallel) and (size := torch.distributed.get_world_size()) > 1:
+        alone = [name for name, layer in layers.items() if not isinstance(layer, nn.SyncBatchNorm)]
+        if alone:
+            message = f"{len(alone)} layers normalize with the part of one of {size} processes"
+            yield _finding("BN402", "", size, message)
+    if isinstance(inner, torch.optim.swa_utils.AveragedModel) and layers and not inner.use_buffers:
+        if int(inner.n_averaged) > 1:
+            worst = max((max(d.mean, d.variance / 2) for d in distances), default=0.0)
+            known = f"; they are up to {worst:.2f} off on these batches" if distances else ""
+            message = f"the average of {int(inner.n_averaged):,} models has the statistics of the last one{known}"
+            severity: Severity = "warning" if not distances or worst > 0.3 else "info"
+            yield _finding("BN404", "", worst, message, severity)
+
+
+# --- what arrives ----------------------------------------------------------------------------------------------------
+
+
+def _calls(seen: dict[str, Watched]) -> Iterator[Finding]:
+    for name, layer in seen.items():
+        if not layer.calls:
+            yield _finding("BN204", name, 0, "none of these batches reaches it")
+        elif layer.calls > 1:
+            yield _finding("BN203", name, layer.calls, f"{layer.calls} calls in one forward pass")
+
+
+def _distance(layer: Watched) -> Distance | None:
+    mean, var = layer.module.running_mean, layer.module.running_var
+    if mean is None or var is None or layer.mean is None or layer.mean.shape != mean.shape:
+        return None
+    eps = getattr(layer.module, "eps", 1e-5)
+    variance = layer.variance + eps
+    shift = (mean.double() - layer.mean) / variance.sqrt()
+    factor = ((var.double() + eps) / variance).log()
+    if not (shift.isfinite().all() and factor.isfinite().all()):
+        return None
+    return Distance(layer.name, float(shift.square().mean().sqrt()), float(factor.square().mean().sqrt()))
+
+
+def limit(examples: int) -> float:
+    """How far apart statistics may be by chance, in standard deviations: pixels of one image are no new examples."""
+    return 0.3 + 2 / math.sqrt(examples)
+
+
+def _far(distances: list[Distance], examples: int) -> Iterator[Finding]:
+    allowed = limit(examples)
+    for d in distances:
+        if d.mean > allowed or d.variance > 2 * allowed:
+            message = (
+                f"running means {d.mean:.2f} standard deviations off (allowed {allowed:.2f} for {examples:,} examples),"
+                f" running variances by a factor of {math.exp(min(d.variance, 700)):.2f}"
+                f" (allowed {math.exp(2 * allowed):.2f})"
+            )
+            yield _finding("BN105", d.layer, max(d.mean, d.variance / 2), message)
+
+
+def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
+    """One-way analysis of variance of the examples' means between the batches, at the layer where it is largest."""
+    worst, where, allowed = 0.0, "", 0.0
+    for name, layer in seen.items():
+        groups = layer.batches[:: max(1, layer.calls)]
+        if len(groups) < 2 or min(map(len, groups)) < 2:
+            continue
+        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
+        means = torch.stack([g.mean(0) for g in groups])
+        within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
+        center = (sizes[:, None] * means).sum(0) / sizes.sum()
+        between = (sizes[:, None] * (means - center) ** 2).sum(0) / (len(groups) - 1)
+        ratio = float((between / within.clamp_min(1e-12))[within > 1e-12].median()) if (within > 1e-12).any() else 0.0
+        if ratio > worst:
+            worst, where, allowed = ratio, name, 1 + 6 * math.sqrt(2 / (len(groups) - 1))
+    if worst > allowed > 0:
+        message = f"the means of the batches vary {worst:.0f} times as much as those of batches drawn at random would"
+        yield _finding("BN401", where, worst, f"{message} (allowed {allowed:.1f})")
+
+
+# --- trials ----------------------------------------------------------------------------------------------------------
+
+
+def _never_normalizes(trials: Trials, name: str) -> bool:
+    """Whether a layer says the same in training and in evaluation of values that it has never seen."""
+    layer = trials.layers[name]
+    mean = layer.running_mean
+    if mean is None:
+        return False
+    dims = {"BatchNorm1d": 0, "BatchNorm3d": 3}.get(type(layer).__name__, 2)
+    x = (
+        torch.arange(4.0 * len(mean), device=mean.device).reshape(4, len(mean), *[1] * dims).to(mean.dtype).sin() * 3
+        + 7
+    )
+    before = [buffer.clone() for buffer in layer.buffers(recurse=False)]
+    try:
+        answers = [(layer.train(mode), layer(x))[1] for mode in (False, True)]
+        return bool(torch.equal(*answers))
+    except Exception:
+        return False
+    finally:
+        for buffer, value in zip(layer.buffers(recurse=False), before, strict=True):
+            buffer.copy_(value)
+
+
+def _companions(trials: Trials) -> Iterator[Finding]:
+    """Half of a batch alone and with the others, in evaluation."""
+    batch = trials.batches[0]
+    if not batch.size or batch.size < 2:
+        return
+    half = batch.size // 2
+    kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+    outputs = []
+    for part in (batch.first(half), batch):
+        calls: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def keep(name: str, calls: dict = calls) -> Any:
+            def hook(module: nn.Module, args: tuple, output: Any) -> None:
+                if args and isinstance(args[0], Tensor) and isinstance(output, Tensor) and name not in calls:
+                    calls[name] = (args[0][:half].clone(), output[:half].clone())
+
+            return hook
+
+        handles = [layer.register_forward_hook(keep(name)) for name, layer in trials.layers.items()]
+        with trials.evaluating():
+            try:
+                outputs.append(_tried(lambda part=part: trials.run(part)))
+            finally:
+                for handle in handles:
+                    handle.remove()
+        kept.append(calls)
+    if outputs[0].shape != outputs[1][:half].shape:
+        return  # not one answer for each example
+    change = apart(outputs[0], outputs[1][:half])
+    if change > SAME:
+        alone, among = kept
+        guilty = [
+            name
+            for name in alone.keys() & among.keys()
+            if alone[name][0].shape == among[name][0].shape
+            and apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
+        ]
+        layer = next((name for name in trials.layers if name in guilty), "")
+        message = f"with other examples beside them, outputs change by {change:.2g} of their standard deviation"
+        yield _finding("BN107", layer, change, message)
+
+
+def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor], judged: bool) -> Iterator[Finding]:
+    """What happens to outputs and statistics where the layers take those of the batch."""
+    active = {name: seen[name] for name in trials.layers if name not in trials.frozen and seen[name].smallest}
+    for name, layer in active.items():
+        m = layer.smallest
+        if m < MANY_VALUES:
+            message = f"{m} values per channel in a batch"
+            if m > 1:
+                mean, var = 1 / math.sqrt(m), math.sqrt(2 / (m - 1))
+                message += f": the mean is uncertain by {mean:.2f} standard deviations, the variance by {var:.0%}"
+            else:
+                message += ": in training PyTorch refuses"
+            yield _finding("BN201", name, m, message, "error" if m < 2 else None if m < FEW_VALUES else "info")
+    if not active or min(layer.smallest for layer in active.values()) < 2:
+        return
+    before = {name: _statistics(layer.module) for name, layer in active.items()}
+    with trials.normalizing():
+        try:
+            plain, with_batch = trials.watch(trials.batches)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            severity: Severity = "error"
+            yield _finding("BN201", "", 1, f"in training the model raises {type(error).__name__}: {first}", severity)
+            return
+        after = {name: _statistics(layer.module) for name, layer in active.items()}
+    for name, layer in active.items():
+        momentum = getattr(layer.module, "momentum", None)
+        if momentum is not None and before[name] and all(map(torch.equal, before[name], after[name])):
+            message = f"momentum={momentum:g}: batches in training moved no statistic"
+            yield _finding("BN103", name, momentum, message)
+    if judged and not any(isinstance(layer.module, nn.SyncBatchNorm) for layer in active.values()):
+        yield from _gap(outputs, with_batch, min(batch.size or 1 for batch in trials.batches))
+    yield from _dropout(trials, plain)
+
+
+def _statistics(layer: nn.Module) -> list[Tensor]:
+    return [t.clone() for t in (layer.running_mean, layer.running_var) if t is not None]
+
+
+def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: int) -> Iterator[Finding]:
+    try:
+        one, other = torch.cat(evaluated), torch.cat(with_batch)
+    except RuntimeError:  # outputs of different shapes
+        return
+    gap = apart(other, one)
+    if gap > limit(examples):
+        labels = ""
+        if one.ndim == 2 and one.shape[1] > 1:
+            labels = f"; {float((one.argmax(1) != other.argmax(1)).float().mean()):.0%} of the labels change"
+        message = f"outputs with the statistics of the batch are {gap:.2f} standard deviations away from those with"
+        yield _finding("BN106", "", gap, f"{message} the running ones (allowed {limit(examples):.2f}){labels}")
+
+
+def _dropout(trials: Trials, plain: dict[str, Watched]) -> Iterator[Finding]:
+    """The variance that arrives with all that training switches on, over that without."""
+    with trials.normalizing(everything=True):
+        try:
+            noisy, _ = trials.watch(trials.batches)
+        except Exception:  # what a model does in training alone, as taking targets, is not asked for here
+            return
+    for name, layer in plain.items():
+        if layer.mean is None or noisy[name].mean is None or noisy[name].mean.shape != layer.mean.shape:
+            continue
+        live = layer.variance > 1e-6 * layer.variance.max()
+        larger = float((noisy[name].variance / layer.variance)[live].log().mean()) if live.any() else 0.0
+        if larger > DROPOUT:
+            factor = math.exp(larger)
+            yield _finding(
+                "BN205", name, factor, f"in training the variance that arrives is {factor:.2f} times as large"
+            )
+
+
+def _pairs(trials: Trials) -> Iterator[Finding]:
+    """Biases that do nothing, and pairs that can be folded, each moved or folded to see."""
+    batch = trials.few()
+    pairs = trials.pairs()
+    active = {name for name in trials.layers if name not in trials.frozen}
+    biased = [p for p in pairs if p[2] in active and getattr(p[1], "bias", None) is not None]
+    if biased and (not batch.size or batch.size > 1):
+        for name, _, layer in _without_effect(trials, batch, biased):
+            yield _finding("BN202", name, 1, f"its bias has no effect: {layer} subtracts it again")
+    candidates, reasons = [], {}
+    for pair in pairs:
+        reason = why_not(trials, *pair)
+        if reason:
+            reasons[pair[0], pair[2]] = reason
+        else:
+            candidates.append(pair)
+    with trials.evaluating():
+        whole = trials.run(batch)
+
+        def same(group: list) -> bool:
+            with folded(trials, group):
+                return apart(trials.run(batch), whole) < SAME
+
+        good = unchanged(candidates, same)
+    for pair in candidates:
+        if pair not in good:
+            reasons[pair[0], pair[2]] = "its output is used elsewhere, too"
+    plain = [pair for pair in good if not is_transposed(pair[1])]
+    if plain:
+        shown = ", ".join(f"{name} and {layer}" for name, _, layer in plain[:3]) + (", …" if len(plain) > 3 else "")
+        yield _finding("BN501", plain[0][2], len(plain), f"{len(plain)} pairs: {shown}")
+    for name, _, layer in (pair for pair in good if pair not in plain):
+        yield _finding("BN503", layer, 1, f"after {name}, a transposed convolution")
+    for (name, layer), reason in reasons.items():
+        yield _finding("BN502", layer, 1, f"after {name}: {reason}")
+
+
+def _without_effect(trials: Trials, batch: Batch, biased: list) -> list:
+    def same(group: list) -> bool:
+        before = [(weights.bias, weights.bias.clone()) for _, weights, _ in group]
+        try:
+            for bias, _ in before:
+                bias += 1 + bias.abs().max() * torch.linspace(-1, 1, len(bias), device=bias.device).to(bias.dtype)
+            with trials.normalizing():
+                return apart(trials.run(batch), whole) < SAME
+        finally:
+            for bias, value in before:
+                bias.copy_(value)
+
+    try:
+        with trials.normalizing():
+            whole = trials.run(batch)
+        return unchanged(biased, same)
+    except ValueError:  # one value per channel, of so few examples
+        return []

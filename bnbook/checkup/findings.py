@@ -1,0 +1,158 @@
+"""Findings, and the report that holds them: for the terminal, for a notebook, for programs."""
+
+from __future__ import annotations
+
+import html
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from .rules import RULES, Severity
+
+ORDER = ("error", "warning", "info")
+SYMBOLS = {"error": "✗", "warning": "!", "info": "·"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was seen.
+
+    Attributes:
+        code: of the kind, `BN101` …; `RULES[code]` explains it.
+        severity: "error", "warning" or "info".
+        layer: the name of the module, as in `named_modules()`; "" for the model as a whole.
+        value: the number that was seen; what it counts or measures stands in the message.
+        message: what was seen, in a sentence.
+    """
+
+    code: str
+    severity: Severity
+    layer: str
+    value: float
+    message: str
+
+    @property
+    def mend(self) -> str:
+        """What mends it."""
+        return RULES[self.code].mend
+
+    @property
+    def link(self) -> str:
+        """The place in the book that explains it."""
+        return RULES[self.code].link
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the running statistics of a layer are from those of the batches.
+
+    Attributes:
+        mean: root mean square over the channels of (running mean − mean) / standard deviation.
+        variance: root mean square over the channels of the logarithm of running variance / variance.
+    """
+
+    layer: str
+    mean: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check-up saw.
+
+    Attributes:
+        findings: the worst first, those of one kind in the order of the layers.
+        layers: names of all layers of batch normalization.
+        examples: how many examples the batches held.
+        distances: of the running statistics, for every layer that has them and was called.
+        silenced: the codes that were not to be reported.
+    """
+
+    findings: tuple[Finding, ...]
+    layers: tuple[str, ...]
+    examples: int
+    distances: tuple[Distance, ...] = ()
+    silenced: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> Severity | None:
+        """The severity of the worst finding; None without any."""
+        return self.findings[0].severity if self.findings else None
+
+    def summary(self) -> str:
+        """One line: the layers, the examples, how many findings of which severity."""
+        seen = f"{_count(len(self.layers), 'layer')} of batch normalization, {_count(self.examples, 'example')}"
+        counts = {s: sum(f.severity == s for f in self.findings) for s in ORDER}
+        words = [_count(n, s) if s != "info" else f"{n} info" for s, n in counts.items() if n]
+        silent = f" (silenced: {', '.join(self.silenced)})" if self.silenced else ""
+        return f"{seen}: {', '.join(words) or 'nothing found'}{silent}"
+
+    def text(self, width: int = 100) -> str:
+        """The findings, those of one kind together."""
+        lines = []
+        for code, found in self._by_code():
+            lines += [f"{SYMBOLS[found[0].severity]} {code} {found[0].severity}: {RULES[code].title}"]
+            for finding in found:
+                lines += _wrapped(f"{finding.layer or 'the model'}: {finding.message}", width, "    ")
+            lines += [*_wrapped(f"Mend: {RULES[code].mend}", width, "  "), f"  See {RULES[code].link}", ""]
+        return "\n".join([*lines, self.summary()])
+
+    __str__ = text
+
+    def json(self) -> str:
+        """All of it as JSON, each finding with `mend` and `link`."""
+        findings = [asdict(f) | {"mend": f.mend, "link": f.link} for f in self.findings]
+        rest = {key: value for key, value in asdict(self).items() if key != "findings"}
+        return json.dumps({"findings": findings, **rest}, indent=1, allow_nan=False, default=str)
+
+    def _by_code(self) -> list[tuple[str, list[Finding]]]:
+        kinds: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            kinds.setdefault(finding.code, []).append(finding)
+        return list(kinds.items())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{f.code}</td><td>{f.severity}</td><td><code>{html.escape(f.layer)}</code></td>"
+            f"<td>{html.escape(f.message)}</td><td>{html.escape(f.mend)}</td></tr>"
+            for f in self.findings
+        )
+        head = "".join(f"<th>{name}</th>" for name in ("code", "severity", "layer", "what was seen", "mend"))
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>" if cells else ""
+        return f"<p>{html.escape(self.summary())}</p>{table}{self._picture()}"
+
+    def _picture(self) -> str:
+        """Two bars for each layer: how far its mean is off, in standard deviations, and its variance, as a factor."""
+        if not self.distances:
+            return ""
+        longest = max(0.5, *(max(d.mean, d.variance) for d in self.distances))
+        rows = []
+        for i, d in enumerate(self.distances):
+            y = 14 + 26 * i
+            rows.append(f'<text x="4" y="{y + 12}">{html.escape(d.layer[-24:])}</text>')
+            for offset, size, colour in ((0, d.mean, "#0072B2"), (9, d.variance, "#D55E00")):
+                length = max(1.0, 300 * size / longest)
+                rows.append(f'<rect x="190" y="{y + offset}" width="{length:.1f}" height="7" fill="{colour}"/>')
+                rows.append(f'<text x="{196 + length:.1f}" y="{y + offset + 7}" font-size="9">{size:.2f}</text>')
+        height = 18 + 26 * len(self.distances)
+        title = "Distance of the running statistics from those of these batches: mean in sd (blue), log variance (red)"
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" width="540" height="{height}"'
+            f' font-size="12" font-family="sans-serif" fill="currentColor"><text x="4" y="10" font-size="10">{title}'
+            f"</text>{''.join(rows)}</svg>"
+        )
+
+
+def in_order(found: Iterable[Finding], layers: Iterable[str]) -> tuple[Finding, ...]:
+    """The worst first; then by code, then in the order of the layers."""
+    place = {name: i for i, name in enumerate(layers)}
+    return tuple(sorted(found, key=lambda f: (ORDER.index(f.severity), f.code, place.get(f.layer, -1))))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ")

@@ -1,0 +1,255 @@
+"""Run a model under observation: what arrives at its layers of batch normalization, and what its outputs are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+FEW = 4  # examples of the trials in which weights are changed
+SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+class ModelError(ValueError):
+    """The model cannot be checked, or has raised an error on a batch."""
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Batch normalization, of torch or any other class that keeps a running mean and variance as it does."""
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        return False
+    kept = [getattr(module, name, None) for name in ("running_mean", "running_var")]
+    return isinstance(module, _BatchNorm) or all(isinstance(tensor, Tensor) for tensor in kept)
+
+
+@dataclass
+class Batch:
+    """Arguments of one call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def size(self) -> int | None:
+        """Examples, where all tensors agree about their number."""
+        sizes = {value.shape[0] if value.ndim else None for value in _tensors([self.args, self.kwargs])}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def first(self, number: int) -> Batch:
+        """The first examples alone."""
+        return _mapped(self, lambda tensor: tensor[:number])
+
+    def to(self, device: torch.device) -> Batch:
+        return _mapped(self, lambda tensor: tensor.to(device))
+
+
+@dataclass
+class Watched:
+    """One layer, and what arrived at it in evaluation."""
+
+    name: str
+    module: nn.Module
+    calls: int = 0  # in one forward pass, the most
+    smallest: int = 0  # values per channel in one call, the fewest; 0: none
+    count: int = 0
+    mean: Tensor | None = None
+    squares: Tensor | None = None  # of the deviations, summed
+    batches: list[Tensor] = field(default_factory=list)  # per call the mean of each example and channel
+
+    def add(self, x: Tensor) -> None:
+        """Merge the values of one call into the moments, by Chan's formula."""
+        if x.ndim < 2 or not x.numel():
+            return
+        rows = x.detach().double().transpose(0, 1).flatten(1)
+        count, mean = rows.shape[1], rows.mean(1)
+        squares = ((rows - mean[:, None]) ** 2).sum(1)
+        self.smallest = min(self.smallest or count, count)
+        self.batches.append(x.detach().double().flatten(2).mean(2) if x.ndim > 2 else x.detach().double())
+        if self.mean is None:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total, delta = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        return self.squares / self.count
+
+
+class Trials:
+    """A model whose tensors may be changed, its layers of batch normalization, and batches."""
+
+    def __init__(self, model: nn.Module, batches: Sequence[Batch], frozen: set[str]) -> None:
+        self.model, self.batches = model, batches
+        self.layers = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
+        self.frozen = frozen
+        self.uses: dict[str, int] = {}  # of weights, and below (calls, axes) of layers: what `pairs` has seen
+        self.arrived: dict[str, tuple[int, int]] = {}
+
+    def run(self, batch: Batch) -> Tensor:
+        """The output, or the first tensor of real numbers in it."""
+        return output_of(self.model(*batch.args, **batch.kwargs))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Everything in evaluation."""
+        self.model.eval()
+        yield
+
+    @contextmanager
+    def normalizing(self, everything: bool = False) -> Iterator[None]:
+        """Those layers that are not frozen with the statistics of the batch; all else in evaluation, or as in training.
+
+        Running statistics are put back afterwards.
+        """
+        before = {name: [b.clone() for b in module.buffers(recurse=False)] for name, module in self.layers.items()}
+        self.model.train(everything)
+        for name, module in self.layers.items():
+            module.train(name not in self.frozen)
+        try:
+            yield
+        finally:
+            self.model.eval()
+            for name, module in self.layers.items():
+                for buffer, value in zip(module.buffers(recurse=False), before[name], strict=True):
+                    buffer.copy_(value)
+
+    def watch(self, batches: Iterable[Batch]) -> tuple[dict[str, Watched], list[Tensor]]:
+        """What arrives at every layer, and the outputs."""
+        seen = {name: Watched(name, module) for name, module in self.layers.items()}
+        outputs = []
+        for batch in batches:
+            calls = dict.fromkeys(seen, 0)
+
+            def listen(name: str, calls: dict[str, int] = calls) -> Callable:
+                def hook(module: nn.Module, args: tuple) -> None:
+                    calls[name] += 1
+                    if args and isinstance(args[0], Tensor):
+                        seen[name].add(args[0])
+
+                return hook
+
+            with hooked((module.register_forward_pre_hook(listen(name)) for name, module in self.layers.items())):
+                outputs.append(self.run(batch))
+            for name, number in calls.items():
+                seen[name].calls = max(seen[name].calls, number)
+        return seen, outputs
+
+    def few(self) -> Batch:
+        """A few examples of the first batch, or the whole of one that cannot be cut."""
+        batch = self.batches[0]
+        return batch.first(FEW) if batch.size else batch
+
+    def pairs(self) -> list[tuple[str, nn.Module, str]]:
+        """(name, weights, layer) where the output of a convolution or a linear layer goes into a layer as it is."""
+        made: list[tuple[Tensor, int, str, nn.Module]] = []
+        self.arrived = {}
+        found: list[tuple[str, nn.Module, str]] = []
+
+        def keep(name: str) -> Callable:
+            def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+                made.append((output, output._version, name, module))
+
+            return hook
+
+        def look(layer: str) -> Callable:
+            def hook(module: nn.Module, args: tuple) -> None:
+                calls, _ = self.arrived.get(layer, (0, 0))
+                self.arrived[layer] = (calls + 1, args[0].ndim if args else 0)
+                for tensor, version, name, weights in made:
+                    if args and args[0] is tensor and tensor._version == version:
+                        found.append((name, weights, layer))
+
+            return hook
+
+        def hooks() -> Iterator[Any]:
+            for name, module in self.model.named_modules():
+                if isinstance(module, WEIGHTED):
+                    yield module.register_forward_hook(keep(name))
+            for name, module in self.layers.items():
+                yield module.register_forward_pre_hook(look(name))
+
+        with self.evaluating(), hooked(hooks()):
+            self.run(self.few())
+        self.uses = {name: sum(name == made_by for _, _, made_by, _ in made) for _, _, name, _ in made}
+        return found
+
+
+def unchanged(group: Sequence[Any], same: Callable[[Sequence[Any]], bool]) -> list[Any]:
+    """Those of a group whose change leaves the outputs the same: all at once where that holds, else by halves."""
+    if not group or same(group):
+        return list(group)
+    if len(group) == 1:
+        return []
+    half = len(group) // 2
+    return unchanged(group[:half], same) + unchanged(group[half:], same)
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Root mean square of the difference, in standard deviations of the second."""
+    a, b = a.double(), b.double()
+    spread = (b - b.mean(0, keepdim=True)).square().mean().sqrt() if len(b) > 1 else b.square().mean().sqrt()
+    return float((a - b).square().mean().sqrt() / spread.clamp_min(1e-12))
+
+
+def batch_of(value: Any, model: nn.Module) -> Batch:
+    """A tensor, a tuple or list of arguments, or a mapping of keyword arguments, as the arguments of one call.
+
+    Of a tuple that is longer than forward() has places, as a DataLoader gives (inputs, targets), the rest is left out.
+    """
+    if isinstance(value, Mapping):
+        return Batch((), dict(value))
+    if type(value) not in (tuple, list):
+        return Batch((value,), {})
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    places = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
+    return Batch(tuple(value) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(value)[:places], {})
+
+
+def output_of(value: Any) -> Tensor:
+    """The first tensor of real numbers in what a model returns."""
+    for tensor in _tensors(value):
+        if tensor.is_floating_point():
+            return tensor.detach().clone()
+    raise ModelError(f"the model returns no tensor of real numbers, but a {type(value).__name__}")
+
+
+@contextmanager
+def hooked(handles: Iterable[Any]) -> Iterator[None]:
+    """Hooks that are removed at the end."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Batch):
+        return Batch(_mapped(value.args, change), _mapped(value.kwargs, change))
+    if isinstance(value, Mapping):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_mapped(part, change) for part in value)
+    return value
