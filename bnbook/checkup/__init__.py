@@ -1,12 +1,9 @@
 """What is wrong with the batch normalization of a model, each finding tried on the model itself::
 
-from bnbook.checkup import checkup
+    report = checkup(model, batches)        # any torch model, and some batches of its inputs; it stays as it is
+    report.findings                         # each with code, severity, layer, value, message, mend, link
 
-report = checkup(model, batches)        # any torch model, and some batches of its inputs; it stays as it is
-report.findings                         # each with code, severity, layer, value, message, mend, link
-
-python -m bnbook.checkup my_model.py:make       # where make() returns (model, batches)
-python -m bnbook.checkup --explain BN105
+The same from a shell, where make() returns (model, batches): ``python -m bnbook.checkup my_model.py:make``.
 """
 
 from .check import checkup

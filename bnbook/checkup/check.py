@@ -452,7 +452,9 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
             reasons[pair[0], pair[2]] = "its output is used elsewhere, too"
     plain = [pair for pair in good if not is_transposed(pair[1])]
     if plain:
-        shown = ", ".join(f"{name} and {layer}" for name, _, layer in plain[:3]) + (", …" if len(plain) > 3 else "")
+        shown = ", ".join(f"{name} and {layer}" for name, _, layer in plain[:3]) + (
+            " and so on" if len(plain) > 3 else ""
+        )
         yield _finding("BN501", plain[0][2], len(plain), f"{len(plain)} pairs: {shown}")
     for name, _, layer in (pair for pair in good if pair not in plain):
         yield _finding("BN503", layer, 1, f"after {name}, a transposed convolution")

@@ -113,34 +113,36 @@ class Report:
         return list(kinds.items())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{f.code}</td><td>{f.severity}</td><td><code>{html.escape(f.layer)}</code></td>"
-            f"<td>{html.escape(f.message)}</td><td>{html.escape(f.mend)}</td></tr>"
-            for f in self.findings
-        )
-        head = "".join(f"<th>{name}</th>" for name in ("code", "severity", "layer", "what was seen", "mend"))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>" if cells else ""
+        rows = ""
+        for f in self.findings:
+            where = f"<code>{html.escape(f.layer)}</code>: " if f.layer else ""
+            seen = f"{html.escape(f.message)}. <em>Mend:</em> {html.escape(f.mend)}"
+            rows += f"<tr><td>{f.code}</td><td>{f.severity}</td><td>{where}{seen}</td></tr>"
+        head = "".join(f"<th>{name}</th>" for name in ("code", "severity", "what was seen"))
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
         return f"<p>{html.escape(self.summary())}</p>{table}{self._picture()}"
 
     def _picture(self) -> str:
-        """Two bars for each layer: how far its mean is off, in standard deviations, and its variance, as a factor."""
+        """Two bars for each layer: how far its mean is off, in standard deviations, and the logarithm of its factor."""
         if not self.distances:
             return ""
         longest = max(0.5, *(max(d.mean, d.variance) for d in self.distances))
         rows = []
         for i, d in enumerate(self.distances):
-            y = 14 + 26 * i
+            y = 22 + 26 * i
             rows.append(f'<text x="4" y="{y + 12}">{html.escape(d.layer[-24:])}</text>')
-            for offset, size, colour in ((0, d.mean, "#0072B2"), (9, d.variance, "#D55E00")):
+            for offset, size, colour in ((0, d.mean, "#009E73"), (10, d.variance, "#CC79A7")):
                 length = max(1.0, 300 * size / longest)
-                rows.append(f'<rect x="190" y="{y + offset}" width="{length:.1f}" height="7" fill="{colour}"/>')
-                rows.append(f'<text x="{196 + length:.1f}" y="{y + offset + 7}" font-size="9">{size:.2f}</text>')
-        height = 18 + 26 * len(self.distances)
-        title = "Distance of the running statistics from those of these batches: mean in sd (blue), log variance (red)"
+                rows.append(f'<rect x="190" y="{y + offset}" width="{length:.1f}" height="8" fill="{colour}"/>')
+                rows.append(f'<text x="{196 + length:.1f}" y="{y + offset + 8}" font-size="10">{size:.2f}</text>')
+        height = 26 + 26 * len(self.distances)
+        title = (
+            "Running statistics and these batches: above the distance of the means, in sd, below |log of the variances|"
+        )
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" width="540" height="{height}"'
-            f' font-size="12" font-family="sans-serif" fill="currentColor"><text x="4" y="10" font-size="10">{title}'
-            f"</text>{''.join(rows)}</svg>"
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" viewBox="0 0 540 {height}"'
+            f' style="max-width: 540px" font-size="12" font-family="sans-serif" fill="currentColor">'
+            f'<text x="4" y="12" font-size="10">{title}</text>{"".join(rows)}</svg>'
         )
 
 

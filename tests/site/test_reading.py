@@ -102,9 +102,9 @@ def test_every_page_is_finished(site: Path):
         text = file.read_text(encoding="utf-8")
         assert re.search(r'<html[^>]* data-theme="light"', text), file.name
         assert [image for image in re.findall(r"<img[^>]*>", text) if "height=" not in image] == [], file.name
-        assert text.count('class="actions"') == (file in chapters or file.stem in ("conventions", "layer_costs")), (
-            file.name
-        )
+        assert text.count('class="actions"') == (
+            file in chapters or file.stem in ("conventions", "layer_costs", "checkup")
+        ), file.name
 
 
 # In the browser -----------------------------------------------------------------------------------------------------
