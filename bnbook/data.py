@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ STD = 0.35278443220009587
 
 SPLITS = ("train", "val", "test")
 
+# What the subset takes: (official split, first and last + 1 of its images to choose from, images of each class).
+RECIPE = {
+    "train": ("train", 0, 50_000, 1_000),
+    "val": ("train", 50_000, 60_000, 200),
+    "test": ("test", 0, 10_000, 400),
+}
 # SHA-256 of the decompressed bytes of what is in bnbook/_data (made by tools/make_splits.py).
 EMBEDDED_SHA256 = {
     "train-images.xz": "e1427044c614fabc29feeff0f27e6b68f88a9ee2f2cfe7d783b9157159864883",
@@ -85,7 +92,8 @@ def load(split: str, subset: bool = True) -> tuple[np.ndarray, np.ndarray]:
 
     The subset takes the first images of every class, equally many of each, in official order. In the full set "val"
     is the last part of "train": a learning rate is chosen by training on the first 50,000 of ``load("train",
-    subset=False)`` and comparing on "val"; then all 60,000 may be used.
+    subset=False)`` and comparing on "val"; then all 60,000 may be used. Where the package came without its data, as a
+    wheel does, the subset is chosen from the full set: the same bytes.
 
     The full set is looked for in the folder that the environment variable BNBOOK_DATA names; without it, where the
     Debian package dataset-fashion-mnist puts it, then in the user's cache folder, into which it is downloaded.
@@ -102,8 +110,10 @@ def load(split: str, subset: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
-    if subset:
+    if subset and _folder().is_dir():
         pixels, targets = _embedded(f"{split}-images.xz"), _embedded(f"{split}-labels.xz")
+    elif subset:
+        pixels, targets = chosen(split)
     else:
         stem = "t10k" if split == "test" else "train"
         # The hash has fixed every byte, the header too, so the shapes need not be read from it.
@@ -175,10 +185,23 @@ def batches(
     return ((to_input(images[chunk], dtype), labels[chunk]) for chunk in chunks)
 
 
+def chosen(split: str) -> tuple[bytes, bytes]:
+    """Pixels and labels of a split of the subset, from the official files."""
+    source, start, stop, count = RECIPE[split]
+    images, labels = (array[start:stop] for array in load(source, subset=False))
+    places = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(len(CLASSES))]))
+    return images[places].tobytes(), labels[places].astype(np.uint8).tobytes()
+
+
+def _folder() -> Traversable:
+    """Of what is embedded; a wheel has none."""
+    return files("bnbook") / "_data"
+
+
 def _embedded(name: str) -> bytes:
     """Decompressed bytes of a file of bnbook/_data."""
     try:
-        raw = lzma.decompress((files("bnbook") / "_data" / name).read_bytes())
+        raw = lzma.decompress((_folder() / name).read_bytes())
     except (lzma.LZMAError, EOFError, OSError) as error:
         raise ValueError(f"bnbook/_data/{name} is damaged ({error}): install bnbook again") from error
     if _sha256(raw) != EMBEDDED_SHA256[name]:

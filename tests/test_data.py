@@ -102,6 +102,7 @@ def test_damaged_embedded_file_is_refused_by_name(tmp_path, monkeypatch, name, d
 
 
 def test_missing_embedded_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "_data").mkdir()
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match=r"bnbook/_data/val-images.xz is damaged .*: install bnbook again"):
         data.load("val")
@@ -587,6 +588,14 @@ def test_embedded_images_are_official_ones_in_official_order(embedded, official,
     indices = np.array([index_of[digest] for digest in image_hashes(images)])
     assert (np.diff(indices) > 0).all() and start <= indices[0] and indices[-1] < stop
     assert np.array_equal(official[source][1][indices], labels)
+
+
+@needs_full_set
+@pytest.mark.parametrize("split", SIZES)
+def test_without_the_embedded_files_the_subset_is_the_same(embedded, tmp_path, monkeypatch, split):
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)  # as in a wheel
+    for made, expected in zip(data.load(split), embedded[split], strict=True):
+        assert np.array_equal(made, expected) and made.dtype == expected.dtype
 
 
 @pytest.fixture(scope="module")

@@ -13,34 +13,16 @@ import lzma
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from bnbook import data
 
 FOLDER = Path(__file__).resolve().parents[1] / "bnbook" / "_data"
 
-# split: (official split, first and last + 1 of its images to choose from, images of each class)
-RECIPE = {
-    "train": ("train", 0, 50_000, 1_000),
-    "val": ("train", 50_000, 60_000, 200),
-    "test": ("test", 0, 10_000, 400),
-}
-
-
-def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """Sorted indices of the first `count` examples of every class."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(len(data.CLASSES))]))
-
 
 def make() -> dict[str, bytes]:
     """The decompressed bytes of every embedded file, by name."""
-    official = {split: data.load(split, subset=False) for split in ("train", "test")}
     made = {}
-    for split, (source, start, stop, count) in RECIPE.items():
-        images, labels = (array[start:stop] for array in official[source])
-        chosen = first_of_each_class(labels, count)
-        made[f"{split}-images.xz"] = images[chosen].tobytes()
-        made[f"{split}-labels.xz"] = labels[chosen].astype(np.uint8).tobytes()
+    for split in data.RECIPE:
+        made[f"{split}-images.xz"], made[f"{split}-labels.xz"] = data.chosen(split)
     return made
 
 
