@@ -406,11 +406,17 @@ def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: int) -> It
 
 def _dropout(trials: Trials, plain: dict[str, Watched]) -> Iterator[Finding]:
     """The variance that arrives with all that training switches on, over that without."""
-    with trials.normalizing(everything=True):
-        try:
+    few, answers = trials.few(), []
+    try:
+        for everything in (False, True):
+            with trials.normalizing(everything):
+                answers.append(trials.run(few))
+        if torch.equal(*answers):
+            return  # training switches nothing on
+        with trials.normalizing(everything=True):
             noisy, _ = trials.watch(trials.batches)
-        except Exception:  # what a model does in training alone, as taking targets, is not asked for here
-            return
+    except Exception:  # what a model does in training alone, as taking targets, is not asked for here
+        return
     for name, layer in plain.items():
         if layer.mean is None or noisy[name].mean is None or noisy[name].mean.shape != layer.mean.shape:
             continue

@@ -57,7 +57,7 @@ class Distance:
     variance: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a check-up saw.
 
@@ -74,6 +74,9 @@ class Report:
     examples: int
     distances: tuple[Distance, ...] = ()
     silenced: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.summary()}>"
 
     @property
     def worst(self) -> Severity | None:

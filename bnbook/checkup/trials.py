@@ -67,11 +67,13 @@ class Watched:
         """Merge the values of one call into the moments, by Chan's formula."""
         if x.ndim < 2 or not x.numel():
             return
-        rows = x.detach().double().transpose(0, 1).flatten(1)
-        count, mean = rows.shape[1], rows.mean(1)
-        squares = ((rows - mean[:, None]) ** 2).sum(1)
+        x = x.detach().flatten(2) if x.ndim > 2 else x.detach().double()[:, :, None]
+        variances, means = torch.var_mean(x, 2, correction=0)  # of each example and channel: one pass over the input
+        means, size = means.double(), x.shape[2]
+        count, mean = len(x) * size, means.mean(0)
+        squares = size * (variances.double() + (means - mean) ** 2).sum(0)
         self.smallest = min(self.smallest or count, count)
-        self.batches.append(x.detach().double().flatten(2).mean(2) if x.ndim > 2 else x.detach().double())
+        self.batches.append(means)
         if self.mean is None:
             self.count, self.mean, self.squares = count, mean, squares
             return

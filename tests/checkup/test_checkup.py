@@ -144,6 +144,7 @@ def test_the_report_in_every_form():
         "mend": worst.mend,
         "link": worst.link,
     }
+    assert repr(report) == f"<Report: {report.summary()}>"
     page = report._repr_html_()
     assert "<svg" in page and page.count("<rect") == 4 and "<td>BN101</td>" in page
 
