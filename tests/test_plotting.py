@@ -29,8 +29,8 @@ def test_its_text_is_short_and_the_same_everywhere():
 
 
 def test_what_cannot_be_shown_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no live figure 'foreward'.*forward"):
-        plotting.live("foreward")
+    with pytest.raises(ValueError, match=r"no live figure 'forwards'.*forward"):
+        plotting.live("forwards")
     with pytest.raises(ValueError, match="'forward' have a NaN"):
         plotting.live("forward", x=float("nan"))
     with pytest.raises(TypeError, match="not set"):
