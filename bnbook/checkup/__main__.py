@@ -70,7 +70,7 @@ def load(target: str) -> Callable[[], Any]:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except CannotLoad:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{place} cannot be imported: {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -121,7 +121,7 @@ def _report(target: str, ignore: list[str]) -> Report:
     function = load(target)
     try:
         made = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{target} raises {_line(error)}") from error
     given = made if isinstance(made, tuple) else (made,)
     if not 1 <= len(given) <= 3:
@@ -133,6 +133,8 @@ def _report(target: str, ignore: list[str]) -> Report:
         return checkup(model, batches, optimizer=optimizer, ignore=ignore)
     except (TypeError, ValueError) as error:
         raise CannotLoad(" ".join(str(error).split())) from error
+    except Exception as error:  # of the batches, as they are made
+        raise CannotLoad(f"the batches of {target} raise {_line(error)}") from error
 
 
 if __name__ == "__main__":

@@ -149,9 +149,9 @@ _ALL: tuple[Rule, ...] = (
     Rule(
         "BN205",
         "warning",
-        "dropout in front",
-        "In training dropout makes the variance of what arrives larger than it is in evaluation; the running variance"
-        " keeps the larger one, so evaluation divides by too much.",
+        "dropout or other noise in front",
+        "In training dropout (or a path that is dropped) makes the variance of what arrives larger than it is in"
+        " evaluation; the running variance keeps the larger one, so evaluation divides by too much.",
         "Dropout after the last layer of batch normalization; or update_bn with the dropout off.",
         _DROPOUT,
     ),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) or all(isinstance(tensor, Tensor) for tensor in kept)
 
 
-@dataclass
+@dataclasses.dataclass
 class Batch:
     """Arguments of one call."""
 
@@ -50,7 +50,7 @@ class Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
 
 
-@dataclass
+@dataclasses.dataclass
 class Watched:
     """One layer, and what arrived at it in evaluation."""
 
@@ -61,7 +61,7 @@ class Watched:
     count: int = 0
     mean: Tensor | None = None
     squares: Tensor | None = None  # of the deviations, summed
-    batches: list[Tensor] = field(default_factory=list)  # per call the mean of each example and channel
+    batches: list[Tensor] = dataclasses.field(default_factory=list)  # per call the mean of each example and channel
 
     def add(self, x: Tensor) -> None:
         """Merge the values of one call into the moments, by Chan's formula."""
@@ -243,6 +243,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _tensors(part)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for entry in dataclasses.fields(value):
+            yield from _tensors(getattr(value, entry.name))
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,21 @@ def test_what_cannot_be_checked(model, batches, said):
     assert "\n" not in str(caught.value)
 
 
+@dataclass
+class Answer:
+    names: list
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize("wrap", [lambda y: (None, y), lambda y: {"a": [y]}, lambda y: Answer(["a"], y)])
+def test_outputs_of_every_form(wrap):
+    class Wrapped(nn.BatchNorm1d):
+        def forward(self, x):
+            return wrap(super().forward(x))
+
+    assert "BN101" in codes(checkup(Wrapped(3), [torch.randn(32, 3)]))
+
+
 def test_a_model_that_returns_no_tensor():
     class Words(nn.BatchNorm1d):
         def forward(self, x):
@@ -226,6 +242,15 @@ def words():
 
 def four():
     return 1, 2, 3, 4
+
+def lost():
+    def batches():
+        yield torch.randn(32, 3)
+        raise OSError("the disk is gone")
+    return nn.Sequential(nn.BatchNorm1d(3)), batches()
+
+def leaves():
+    raise SystemExit(0)
 """
 
 
@@ -255,6 +280,8 @@ def test_the_command_and_its_exit_status(file, capsys, name, status):
         ("{file}:shape", "the model raises"),
         ("{file}:words", "returns no torch.nn.Module, but a str"),
         ("{file}:four", "returns 4 values"),
+        ("{file}:lost", "raise OSError: the disk is gone"),
+        ("{file}:leaves", "raises SystemExit: 0"),
     ],
 )
 def test_what_the_command_cannot_load(file, capsys, target, said):
