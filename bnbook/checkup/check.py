@@ -130,6 +130,9 @@ def _findings(
     healthy = all(bool(output.isfinite().all()) for output in outputs)
     if healthy:
         found += _companions(trials)
+    elif not any(f.code == "BN102" for f in found):
+        broken = sum(not output.isfinite().all() for output in outputs)
+        found.append(_finding("BN109", "", broken, f"NaN or infinite outputs for {broken} of {len(outputs)} batches"))
     found += _in_training(trials, seen, outputs, judged=healthy and not unlike)
     if healthy:
         found += _pairs(trials)
@@ -184,6 +187,9 @@ def _of_state(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
             elif training and not any(learns) and name not in trials.frozen:
                 message = "γ and β have requires_grad=False, and the statistics still move"
                 yield _finding("BN302", name, len(learns), message)
+        if training and not handed[""].training:
+            message = "in training mode within a model in evaluation mode: it takes the statistics of the batch"
+            yield _finding("BN107", name, 1, message, "warning")
         if isinstance(layer, nn.SyncBatchNorm) and weight is not None and weight.device.type == "cpu":
             yield _finding("BN403", name, 1, "its parameters are on the CPU")
         if weight is not None and weight.numel() > 1:

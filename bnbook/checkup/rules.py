@@ -110,6 +110,15 @@ _ALL: tuple[Rule, ...] = (
         _MOMENTUM,
     ),
     Rule(
+        "BN109",
+        "error",
+        "outputs that are no numbers",
+        "In evaluation outputs are NaN or infinite although all running statistics are finite, so weights or inputs are"
+        " not. One batch of them in training mode would make the statistics so, too (BN102).",
+        "Look for NaN in the inputs, then in the parameters. What would have been compared was not.",
+        _RECALIBRATION,
+    ),
+    Rule(
         "BN201",
         "warning",
         "few values per channel",

@@ -192,6 +192,29 @@ def _() -> nn.Module:
     return model
 
 
+@fault("BN107", "left in training mode")
+def _() -> nn.Module:
+    model = network().eval()
+    model.bn2.train()
+    return model
+
+
+@fault("BN109", "a weight that is no number")
+def _() -> nn.Module:
+    model = network()
+    with torch.no_grad():
+        model.fc2.bias[0] = torch.nan
+    return model
+
+
+@fault("BN109", "a pixel that is no number")
+def _() -> Case:
+    first, *others = models.batches()
+    first = first.clone()
+    first[0, 0, 0, 0] = torch.nan
+    return network(), [first, *others], None
+
+
 @fault("BN108", "everything in bfloat16")
 def _() -> Case:
     return network().to(torch.bfloat16), [x.bfloat16() for x in models.batches()], None
