@@ -128,13 +128,15 @@ def _findings(
     if not unlike:
         found += _far([d for d in distances if d.layer not in known], sum(batch.size or 1 for batch in batches))
     healthy = all(bool(output.isfinite().all()) for output in outputs)
-    if healthy:
+    with trials.evaluating():  # a model that draws random numbers in evaluation says something else every time
+        steady = healthy and apart(trials.run(trials.batches[0]), outputs[0]) < SAME
+    if steady:
         found += _companions(trials)
-    elif not any(f.code == "BN102" for f in found):
+    elif not healthy and not any(f.code == "BN102" for f in found):
         broken = sum(not output.isfinite().all() for output in outputs)
         found.append(_finding("BN109", "", broken, f"NaN or infinite outputs for {broken} of {len(outputs)} batches"))
-    found += _in_training(trials, seen, outputs, judged=healthy and not unlike)
-    if healthy:
+    found += _in_training(trials, seen, outputs, judged=steady and not unlike)
+    if steady:
         found += _pairs(trials)
     return found, trials.layers, distances
 
@@ -277,7 +279,7 @@ def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
         groups = layer.batches[:: max(1, layer.calls)]
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
+        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64, device=groups[0].device)
         means = torch.stack([g.mean(0) for g in groups])
         within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
         center = (sizes[:, None] * means).sum(0) / sizes.sum()
@@ -336,12 +338,14 @@ def _companions(trials: Trials) -> Iterator[Finding]:
         handles = [layer.register_forward_hook(keep(name)) for name, layer in trials.layers.items()]
         with trials.evaluating():
             try:
-                outputs.append(_tried(lambda part=part: trials.run(part)))
+                outputs.append(trials.run(part))
+            except Exception:  # half of this batch is no batch
+                return
             finally:
                 for handle in handles:
                     handle.remove()
         kept.append(calls)
-    if outputs[0].shape != outputs[1][:half].shape:
+    if [len(output) for output in outputs] != [half, batch.size]:
         return  # not one answer for each example
     change = apart(outputs[0], outputs[1][:half])
     if change > SAME:

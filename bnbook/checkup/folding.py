@@ -54,7 +54,7 @@ def folded(trials: Trials, pairs: Sequence[tuple[str, nn.Module, str]]) -> Itera
     finally:
         for handle in handles:
             handle.remove()
-        for tensor, value in before:
+        for tensor, value in reversed(before):  # tied weights stand in it twice
             tensor.copy_(value)
 
 

@@ -98,7 +98,8 @@ class Trials:
         self.arrived: dict[str, tuple[int, int]] = {}
 
     def run(self, batch: Batch) -> Tensor:
-        """The output, or the first tensor of real numbers in it."""
+        """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
+        batch = _mapped(batch, torch.clone)
         return output_of(self.model(*batch.args, **batch.kwargs))
 
     @contextmanager
@@ -149,7 +150,14 @@ class Trials:
     def few(self) -> Batch:
         """A few examples of the first batch, or the whole of one that cannot be cut."""
         batch = self.batches[0]
-        return batch.first(FEW) if batch.size else batch
+        if not batch.size:
+            return batch
+        try:
+            with self.evaluating():
+                self.run(batch.first(FEW))
+        except Exception:  # a part of this batch is no batch
+            return batch
+        return batch.first(FEW)
 
     def pairs(self) -> list[tuple[str, nn.Module, str]]:
         """(name, weights, layer) where the output of a convolution or a linear layer goes into a layer as it is."""
@@ -180,8 +188,9 @@ class Trials:
             for name, module in self.layers.items():
                 yield module.register_forward_pre_hook(look(name))
 
+        few = self.few()
         with self.evaluating(), hooked(hooks()):
-            self.run(self.few())
+            self.run(few)
         self.uses = {name: sum(name == made_by for _, _, made_by, _ in made) for _, _, name, _ in made}
         return found
 
@@ -218,10 +227,10 @@ def batch_of(value: Any, model: nn.Module) -> Batch:
 
 
 def output_of(value: Any) -> Tensor:
-    """The first tensor of real numbers in what a model returns."""
-    for tensor in _tensors(value):
-        if tensor.is_floating_point():
-            return tensor.detach().clone()
+    """The first tensor of real numbers in what a model returns; a loss that stands beside it only where it is alone."""
+    found = [tensor.detach().clone() for tensor in _tensors(value) if tensor.is_floating_point()]
+    for tensor in sorted(found, key=lambda tensor: tensor.ndim == 0):
+        return tensor if tensor.ndim else tensor.reshape(1)
     raise ModelError(f"the model returns no tensor of real numbers, but a {type(value).__name__}")
 
 

@@ -202,6 +202,48 @@ def test_outputs_of_every_form(wrap):
     assert "BN101" in codes(checkup(Wrapped(3), [torch.randn(32, 3)]))
 
 
+class Changing(nn.Module):
+    """Changes its inputs, returns a loss beside its answer, and takes batches of 16 rows alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.bn = nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        y = self.bn(self.fc(x.sub_(0.5).view(-1, 16, 3).flatten(0, 1)))
+        return y.mean(), y
+
+
+def test_a_model_that_changes_its_inputs_or_takes_no_part_of_a_batch():
+    batches = [torch.randn(32, 3) for _ in range(2)]
+    kept = [batch.clone() for batch in batches]
+    model = Changing()
+    for _ in range(60):
+        model(torch.randn(64, 3))
+    assert codes(checkup(model, batches)) == {"BN501"}
+    assert all(map(torch.equal, batches, kept))
+
+
+def test_a_model_that_draws_random_numbers_in_evaluation():
+    class Sampled(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x) + torch.randn_like(x)
+
+    model = Sampled(3, momentum=None)
+    model(x := torch.randn(64, 3))
+    assert codes(checkup(model, [x])) == {"BN104"}
+
+
+def test_tied_weights_are_put_back():
+    model = nn.Sequential(*(layer for _ in range(2) for layer in (nn.Linear(3, 3), nn.BatchNorm1d(3))))
+    model[2].weight = model[0].weight
+    for _ in range(60):
+        model(torch.randn(64, 3))
+    before = model[0].weight.clone()
+    checkup(model, [torch.randn(64, 3)])
+    assert torch.equal(model[0].weight, before)
+
+
 def test_a_model_that_returns_no_tensor():
     class Words(nn.BatchNorm1d):
         def forward(self, x):
