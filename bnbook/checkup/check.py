@@ -14,7 +14,7 @@ from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
-from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, unchanged
+from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, hooked, unchanged
 
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 DEAD = 1e-3  # of the largest |γ| of a layer
@@ -83,7 +83,7 @@ def checkup(
         raise ModelError(str(error)) from error
     findings += _of_wrappers(model, inner, layers, distances)
     if optimizer is not None:
-        findings += _decay(inner, layers, optimizer)
+        findings += _decay(layers, optimizer)
     return Report(
         in_order((f for f in findings if f.code not in ignore), layers),
         tuple(layers),
@@ -147,8 +147,11 @@ def _tried(run: Any) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"the model raises {type(error).__name__} on a batch: {first}") from error
+        raise ModelError(f"the model raises {type(error).__name__} on a batch: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _finding(code: str, layer: str, value: float, message: str, severity: Severity | None = None) -> Finding:
@@ -205,7 +208,7 @@ def _of(mask: Tensor) -> str:
     return f"{int(mask.sum()):,} of {mask.numel():,}"
 
 
-def _decay(model: nn.Module, layers: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Iterator[Finding]:
+def _decay(layers: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Iterator[Finding]:
     own = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
     for group in optimizer.param_groups:
         caught = sum(id(p) in own for p in group["params"])
@@ -336,14 +339,11 @@ def _companions(trials: Trials) -> Iterator[Finding]:
             return hook
 
         handles = [layer.register_forward_hook(keep(name)) for name, layer in trials.layers.items()]
-        with trials.evaluating():
-            try:
+        try:
+            with trials.evaluating(), hooked(handles):
                 outputs.append(trials.run(part))
-            except Exception:  # half of this batch is no batch
-                return
-            finally:
-                for handle in handles:
-                    handle.remove()
+        except Exception:  # half of this batch is no batch
+            return
         kept.append(calls)
     if [len(output) for output in outputs] != [half, batch.size]:
         return  # not one answer for each example
@@ -373,7 +373,7 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
                 message += f": the mean is uncertain by {mean:.2f} standard deviations, the variance by {var:.0%}"
             else:
                 message += ": in training PyTorch refuses"
-            yield _finding("BN201", name, m, message, "error" if m < 2 else None if m < FEW_VALUES else "info")
+            yield _finding("BN201", name, m, message, "error" if m < 2 else "warning" if m < FEW_VALUES else "info")
     if not active or min(layer.smallest for layer in active.values()) < 2:
         return
     before = {name: _statistics(layer.module) for name, layer in active.items()}
@@ -381,9 +381,8 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
         try:
             plain, with_batch = trials.watch(trials.batches)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            severity: Severity = "error"
-            yield _finding("BN201", "", 1, f"in training the model raises {type(error).__name__}: {first}", severity)
+            message = f"in training the model raises {type(error).__name__}: {_first_line(error)}"
+            yield _finding("BN201", "", 1, message)
             return
         after = {name: _statistics(layer.module) for name, layer in active.items()}
     for name, layer in active.items():

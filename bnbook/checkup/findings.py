@@ -107,7 +107,7 @@ class Report:
         """All of it as JSON, each finding with `mend` and `link`."""
         findings = [asdict(f) | {"mend": f.mend, "link": f.link} for f in self.findings]
         rest = {key: value for key, value in asdict(self).items() if key != "findings"}
-        return json.dumps({"findings": findings, **rest}, indent=1, allow_nan=False, default=str)
+        return json.dumps({"findings": findings, **rest}, indent=1, allow_nan=False)
 
     def _by_code(self) -> list[tuple[str, list[Finding]]]:
         kinds: dict[str, list[Finding]] = {}

@@ -120,7 +120,7 @@ _ALL: tuple[Rule, ...] = (
     ),
     Rule(
         "BN201",
-        "warning",
+        "error",
         "few values per channel",
         "Mean and variance of m values have relative errors of about 1/√m and √(2/m); two values become ±1 whatever"
         " they were, and with one PyTorch refuses: 'Expected more than 1 value per channel when training'.",
