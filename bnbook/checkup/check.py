@@ -107,7 +107,7 @@ def _refuse(model: nn.Module) -> None:
 def _findings(
     model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
 ) -> tuple[list[Finding], dict[str, nn.Module], list[Distance]]:
-    trials = Trials(model, batches, set())
+    trials = Trials(model, batches)
     model.train()
     stay = {name for name, layer in trials.layers.items() if not layer.training}
     frozen = {name for name in trials.layers if handed[""].training and not handed[name].training} | stay
@@ -119,7 +119,7 @@ def _findings(
     trials.batches = [batch.to(device) for batch in batches]
     with trials.evaluating():
         seen, outputs = _tried(lambda: trials.watch(trials.batches))
-    trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(trials, name)}
+    trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     found += _calls(seen)
     unlike = list(_unlike(seen))
     found += unlike
@@ -298,17 +298,13 @@ def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
 # --- trials ----------------------------------------------------------------------------------------------------------
 
 
-def _never_normalizes(trials: Trials, name: str) -> bool:
+def _never_normalizes(watched: Watched) -> bool:
     """Whether a layer says the same in training and in evaluation of values that it has never seen."""
-    layer = trials.layers[name]
-    mean = layer.running_mean
-    if mean is None:
+    layer, mean = watched.module, watched.module.running_mean
+    if mean is None or not watched.axes:
         return False
-    dims = {"BatchNorm1d": 0, "BatchNorm3d": 3}.get(type(layer).__name__, 2)
-    x = (
-        torch.arange(4.0 * len(mean), device=mean.device).reshape(4, len(mean), *[1] * dims).to(mean.dtype).sin() * 3
-        + 7
-    )
+    values = 7 + 3 * torch.arange(4.0 * len(mean), device=mean.device).sin().to(mean.dtype)
+    x = values.reshape(4, len(mean), *[1] * (watched.axes - 2))
     before = [buffer.clone() for buffer in layer.buffers(recurse=False)]
     try:
         answers = [(layer.train(mode), layer(x))[1] for mode in (False, True)]

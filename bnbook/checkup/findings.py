@@ -132,20 +132,17 @@ class Report:
         longest = max(0.5, *(max(d.mean, d.variance) for d in self.distances))
         rows = []
         for i, d in enumerate(self.distances):
-            y = 22 + 26 * i
-            rows.append(f'<text x="4" y="{y + 12}">{html.escape(d.layer[-24:])}</text>')
-            for offset, size, colour in ((0, d.mean, "#009E73"), (10, d.variance, "#CC79A7")):
-                length = max(1.0, 300 * size / longest)
-                rows.append(f'<rect x="190" y="{y + offset}" width="{length:.1f}" height="8" fill="{colour}"/>')
-                rows.append(f'<text x="{196 + length:.1f}" y="{y + offset + 8}" font-size="10">{size:.2f}</text>')
-        height = 26 + 26 * len(self.distances)
-        title = (
-            "Running statistics and these batches: above the distance of the means, in sd, below |log of the variances|"
-        )
+            rows.append(f'<text y="{44 * i + 14}">{html.escape(d.layer[-40:])}</text>')
+            for y, size, colour in ((44 * i + 19, d.mean, "#009E73"), (44 * i + 30, d.variance, "#CC79A7")):
+                length = max(1.0, 280 * size / longest)
+                rows.append(f'<rect y="{y}" width="{length:.1f}" height="9" fill="{colour}"/>')
+                rows.append(f'<text x="{length + 5:.1f}" y="{y + 9}" font-size="11">{size:.2f}</text>')
+        height = 44 * len(self.distances)
+        title = "Distance of the running statistics from those of these batches: means, in sd, over variances, as |log|"
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" viewBox="0 0 540 {height}"'
-            f' style="max-width: 540px" font-size="12" font-family="sans-serif" fill="currentColor">'
-            f'<text x="4" y="12" font-size="10">{title}</text>{"".join(rows)}</svg>'
+            f'<p>{title}</p><svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}"'
+            f' viewBox="0 0 330 {height}" style="width: 330px; max-width: 100%" font-size="13" font-family="sans-serif"'
+            f' fill="currentColor">{"".join(rows)}</svg>'
         )
 
 

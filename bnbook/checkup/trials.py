@@ -57,6 +57,7 @@ class Watched:
     name: str
     module: nn.Module
     calls: int = 0  # in one forward pass, the most
+    axes: int = 0  # of what arrives
     smallest: int = 0  # values per channel in one call, the fewest; 0: none
     count: int = 0
     mean: Tensor | None = None
@@ -67,6 +68,7 @@ class Watched:
         """Merge the values of one call into the moments, by Chan's formula."""
         if x.ndim < 2 or not x.numel():
             return
+        self.axes = x.ndim
         x = x.detach().flatten(2) if x.ndim > 2 else x.detach().double()[:, :, None]
         variances, means = torch.var_mean(x, 2, correction=0)  # of each example and channel: one pass over the input
         means, size = means.double(), x.shape[2]
@@ -90,10 +92,10 @@ class Watched:
 class Trials:
     """A model whose tensors may be changed, its layers of batch normalization, and batches."""
 
-    def __init__(self, model: nn.Module, batches: Sequence[Batch], frozen: set[str]) -> None:
+    def __init__(self, model: nn.Module, batches: Sequence[Batch]) -> None:
         self.model, self.batches = model, batches
         self.layers = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
-        self.frozen = frozen
+        self.frozen: set[str] = set()
         self.uses: dict[str, int] = {}  # of weights, and below (calls, axes) of layers: what `pairs` has seen
         self.arrived: dict[str, tuple[int, int]] = {}
 
