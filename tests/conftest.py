@@ -6,11 +6,14 @@ import random
 import signal
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.missing import missing
+
+ROOT = Path(__file__).parents[1]
 
 # Programs that tests start must be able to receive it, also where the tests run in the background of a shell.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,6 +35,8 @@ def pytest_make_collect_report(collector: pytest.Collector):
     error = report.call.excinfo.value if report.failed and report.call.excinfo else None
     if package := missing(error):
         report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {package} is not installed")
+        # The half that was executed would be what another test imports.
+        sys.modules.pop(".".join(collector.path.relative_to(ROOT).with_suffix("").parts), None)
     return report
 
 

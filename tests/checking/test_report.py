@@ -235,6 +235,7 @@ def test_the_notebook_of_a_learner(tmp_path):
     """A whole chapter without solutions, from top to bottom, with three of them typed into the stubs."""
     import nb as tool
 
+    pytest.importorskip("torch")
     chapter = tool.read(BOOK / "02_forward.ipynb")
     student = tool.student(chapter)
     solutions = [cell.source for cell in chapter.cells if "solution" in cell.metadata.get("tags", [])]
