@@ -16,8 +16,6 @@ from .. import textbook
 from ..textbook import BatchNorm
 from . import wrong as tables
 
-# ruff: noqa: D101, D102, D103 - what they say they do stands on the page
-
 
 def bug1(x, eps=1e-5):
     mean, var = x.mean(axis=0), x.var(axis=0)

@@ -145,7 +145,7 @@ def text(found: dict[str, Any], width: int) -> str:
     lines = [f"{found['file']}: {len(rows)} mistakes, planted one by one; {_count(len(names), 'test')}", ""]
     lines.append(f"{'line':>4}  {'mistake':{words}}  seen by")
     for row in rows:
-        by = ", ".join(row["seen_by"]) if len(row["seen_by"]) < len(names) else "every test"
+        by = "every test" if 1 < len(names) == len(row["seen_by"]) else ", ".join(row["seen_by"])
         lines.append(f"{row['line']:4}  {row['mistake']:{words}}  {by or 'no test'}")
     unseen = [row for row in rows if not row["seen_by"]]
     for n, hint in enumerate(dict.fromkeys(row["hint"] for row in unseen)):
@@ -162,7 +162,7 @@ def text(found: dict[str, Any], width: int) -> str:
         sees = sum(name in row["seen_by"] for row in rows)
         more = f", {alone[name]} of them alone" if alone[name] and len(names) > 1 else ""
         lines.append(f"  {name:{longest}}  {sees} of {len(rows)}{more}{'' if sees else ': it cannot fail'}")
-    return "\n".join([*lines, "", summary(found)])
+    return "\n".join([*lines, "", *textwrap.wrap(summary(found), width)])
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -174,10 +174,30 @@ def _reductions(node: ast.AST, reader: _Reader) -> Iterator[Found]:
         yield f"{kind} over everything", with_axis(None), AXES
     if kind in ("var", "std"):
         yield from _unbiased(node, kind)
+    if kind == "mean" and (centred := _squared(node.args[0] if at else node.func.value)):
+        given = [k for k in node.keywords if k.arg in ("axis", "dim", "keepdims", "keepdim")]
+        unbiased = [
+            *given,
+            ast.keyword("correction" if any(k.arg == "dim" for k in given) else "ddof", ast.Constant(1)),
+        ]
+        call = ast.Call(ast.Attribute(centred, "var", ast.Load()), node.args[at:], unbiased)
+        yield "mean square over m − 1", call, FEW
     if kind in EXCHANGED:
         changed = copy.deepcopy(node)
         changed.func.attr = EXCHANGED[kind]
         yield f"{changed.func.attr} for {kind}", changed, REFERENCE
+
+
+def _squared(node: ast.AST) -> ast.AST | None:
+    """What is squared here, c of c**2 or c * c."""
+    if not isinstance(node, ast.BinOp):
+        return None
+    square = isinstance(node.op, ast.Pow) and _is(2)(node.right)
+    return node.left if square or (isinstance(node.op, ast.Mult) and _same(node.left, node.right)) else None
+
+
+def _same(a: ast.AST, b: ast.AST) -> bool:
+    return ast.dump(a) == ast.dump(b)
 
 
 def _unbiased(node: ast.Call, kind: str) -> Iterator[Found]:

@@ -29,7 +29,7 @@ def arguments(rng, shape=(7, 3)):
 
 def test_without_a_mistake_they_are_the_textbook_formulas(rng):
     g, x, weight, bias, eps = arguments(rng)
-    y, x_hat, inv_std = textbook.forward(x, *textbook.statistics(x), weight, bias, eps)
+    _, x_hat, inv_std = textbook.forward(x, *textbook.statistics(x), weight, bias, eps)
     expected = textbook.backward(g, x_hat, inv_std, weight, True)
     for got, right in zip(wrong.backward(g, x, weight, bias, eps), expected, strict=True):
         assert max_difference(got, right) < 1e-13
@@ -71,7 +71,7 @@ def test_an_unknown_mistake_is_named(rng):
 
 
 def test_what_a_bug_should_have_been_is_right(rng):
-    g, x, weight, bias, eps = arguments(rng)
+    g, x, weight, bias, _ = arguments(rng)
 
     def loss(part):
         return lambda value: (g * BUGS[4].right(**({"x": x, "weight": weight, "bias": bias} | {part: value}))).sum()
@@ -85,11 +85,9 @@ def test_what_a_bug_should_have_been_is_right(rng):
         got = BUGS[number].right(g, x, *((weight, bias) if number == 9 else ()))
         assert max_difference(got[0], grad_weight) < 1e-13 and max_difference(got[1], grad_bias) < 1e-13
     train, other = rng.normal(3, 2, size=(5, 2)), rng.normal(-1, 3, size=(5, 2))
-    outputs = BUGS[13].right(
-        [("train", train), ("save",), ("train", other), ("load",), ("eval", other), ("eval", other)]
-    )
+    script = [("train", train), ("save",), ("train", other), ("load",), ("eval", other), ("eval", other)]
     mean, var = textbook.updated(0, 1, train.mean(axis=0), train.var(axis=0), 5, 0.1)
-    for got in outputs[2:]:
+    for got in BUGS[13].right(script)[2:]:
         assert max_difference(got, (other - mean) / np.sqrt(var + 1e-5)) < 1e-12
 
 

@@ -66,7 +66,8 @@ def made(*lines: str, parameters: str = "x, m, gamma, beta, eps, momentum, runni
         ("d = g_sum / m", ["d = g_sum", "d = g_sum / (m - 1)"]),
         ("d = g_sum / len(g)", ["d = g_sum / (len(g) - 1)"]),
         ("d = g_sum / x.shape[0]", ["d = g_sum / (x.shape[0] - 1)"]),
-        ("v = (c ** 2).mean(axis=0)", ["v = c.mean(axis=0)"]),
+        ("v = (c ** 2).mean(axis=0)", ["v = c.mean(axis=0)", "v = c.var(axis=0, ddof=1)"]),
+        ("v = np.mean(c * c, 0)", ["v = c.var(0, ddof=1)"]),
         (
             "r = (1 - momentum) * r + momentum * b",
             ["r = (1 - (1 - momentum)) * r + (1 - momentum) * b", "r = (1 - momentum) * r"],
