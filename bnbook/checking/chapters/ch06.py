@@ -227,16 +227,18 @@ def _find(number: int) -> Callable[[Any, np.random.Generator], None]:
         if hides > HIDDEN and shows < HIDDEN:
             raise Wrong("They are exchanged: the first should hide the mistake, the second show it.")
         if hides > HIDDEN:
-            raise Wrong(f"The first input does not hide it: the results are {_size(hides)} apart. {clue.hides}")
+            raise Wrong(f"The first input does not hide it: {_size(hides)}. {clue.hides}")
         if shows < SHOWN:
-            raise Wrong(f"The second input does not show it: the results are {_size(shows)} apart. {clue.shows}")
+            raise Wrong(f"The second input does not show it: {_size(shows)}. {clue.shows}")
 
     find.__doc__ = f"""`answer()` is an input that hides mistake {number} and one that shows it."""
     return find
 
 
 def _size(difference: float) -> str:
-    return "far" if not math.isfinite(difference) else f"{difference:.2g} of their size"
+    if difference < 1e-12:
+        return "the results are the same"
+    return "the results are " + ("far" if difference > 1 else f"{difference:.2g} of their size") + " apart"
 
 
 for _number in BUGS:
@@ -273,7 +275,7 @@ def largest_m(answer, rng) -> None:
 @checker("ch06.quiet_std")
 def quiet_std(answer, rng) -> None:
     """`answer(eps)` is the deviation at which ε outside the root changes the output most."""
-    for eps in 10 ** rng.uniform(-7, -2, 4):
+    for eps in 10 ** rng.uniform(-7, -3, 4):
         eps = float(eps)
         try:
             std = float(answer(eps))
@@ -285,15 +287,16 @@ def quiet_std(answer, rng) -> None:
         def change(s, eps=eps):
             return np.abs(s / (s + eps) - s / np.sqrt(s * s + eps))
 
-        most = float(change(np.logspace(-9, 2, 4000)).max())
+        grid = np.logspace(-9, 2, 4000)
+        most, best = float(change(grid).max()), float(grid[change(grid).argmax()])
         if change(std) < 0.97 * most:
             known = {
                 "There σ² is ε, and ε begins to matter where it belongs; the mistake shows most farther down.": eps
                 ** 0.5,
                 "There σ is ε: then also the wrong one halves the output.": eps,
-                "There only the size of a number, not of a change, is largest.": 1.0,
+                "That is an ordinary spread, and ε plays no part there.": 1.0,
             }
-            hint = recognized(std, known, tol=1e-6) or f"It is {'small' if std > eps**0.75 else 'large'}er."
+            hint = recognized(std, known, tol=1e-6) or f"It is {'smaller' if std > best else 'larger'}."
             raise Wrong(
                 f"For ε = {eps:.2g} a deviation of {std:.2g} changes the output by {change(std):.2g}, "
                 f"another one by {most:.2g}. {hint}"
@@ -359,8 +362,8 @@ def _habit(passed: list[str]) -> str:
     habits = {
         "It accepts everything.": set(_mistaken()),
         "Look at the gradients of γ and β as well.": {"grad γ averaged", "grad β averaged"},
-        "Use a γ that is neither 1 nor of one sign.": {"the absolute value of γ"},
         "With an upstream gradient of ones the gradient of x is zero.": {"σ² path added"},
+        "Use a γ that is neither 1 nor of one sign.": {"the absolute value of γ"},
         "Choose an ε that matters.": {"ε outside the root"},
         "Give the channels different γ.": {"one scale for all channels"},
     }
