@@ -9,6 +9,7 @@ OUT receives lines of JSON, as soon as each is known, so that what was found out
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import linecache
@@ -51,13 +52,13 @@ class TimedOut(BaseException):
 # --- a file of functions ---------------------------------------------------------------------------------------------
 
 
-def load(path: Path) -> ModuleType:
-    """The module that a file is, executed."""
-    module = ModuleType("answers")
+def load(path: Path, name: str = "answers", tree: ast.Module | None = None) -> ModuleType:
+    """The module that a file is, or its changed syntax tree, executed; others may import it by `name`."""
+    module = ModuleType(name)
     module.__file__ = str(path)
-    sys.modules["answers"] = module
+    sys.modules[name] = module
     try:
-        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        code = compile(tree or path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         raise BadFile(f"line {error.lineno}: {error.msg}") from None
     except ValueError as error:
@@ -67,8 +68,8 @@ def load(path: Path) -> ModuleType:
     except TimedOut:
         raise
     except BaseException as error:
-        where = f"line {line}: " if (line := _line(error, str(path))) else ""
-        raise BadFile(f"{where}{_words(error)}") from None
+        where = f"line {line}: " if (line := line_of(error, str(path))) else ""
+        raise BadFile(f"{where}{words_of(error)}") from None
     return module
 
 
@@ -117,7 +118,7 @@ def _is_function_of(value: Any, module: ModuleType) -> bool:
 def check_file(path: Path, say: Say, timeout: float, *exercise: str) -> None:
     """Say which exercises a file answers, or check the answer to one, of this id and name."""
     try:
-        with _limited(timeout):
+        with limited(timeout):
             module = load(path)
         if not exercise:
             say(answers=answers(module, all_exercises(None)))
@@ -218,14 +219,14 @@ def _recorded(said: dict[str, dict], files: Collection[str]) -> Iterator[None]:
 def _judged(exercise: str, run: Callable[[], Any], timeout: float, files: Collection[str], line: str = "") -> dict:
     """What `run` says of an exercise; it may raise anything and take any time."""
     try:
-        with _limited(timeout):
+        with limited(timeout):
             return _outcome(exercise, run(), files, line)
     except TimedOut as error:
         return _result(exercise, RAISED, f"no end within {timeout:g} s", _where(error, files))
     except ModuleNotFoundError as error:
         return _result(exercise, UNKNOWN, f"{error.name} is not installed", "")
     except BaseException as error:  # SystemExit, too
-        return _result(exercise, RAISED, _words(error), _where(error, files) or line)
+        return _result(exercise, RAISED, words_of(error), _where(error, files) or line)
 
 
 def _outcome(exercise: str, checked: exercises.Checked | None, files: Collection[str], line: str) -> dict:
@@ -234,7 +235,7 @@ def _outcome(exercise: str, checked: exercises.Checked | None, files: Collection
     if checked.passed is None:
         return _result(exercise, STUB, "", "")
     if checked.error is not None:
-        return _result(exercise, RAISED, _words(checked.error), _where(checked.error, files) or line)
+        return _result(exercise, RAISED, words_of(checked.error), _where(checked.error, files) or line)
     return _result(exercise, WRONG, checked.message.removeprefix("not yet. "), "")
 
 
@@ -242,7 +243,7 @@ def _result(exercise: str, outcome: str, message: str, where: str) -> dict:
     return {"exercise": exercise, "outcome": outcome, "message": message, "where": where}
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
@@ -250,13 +251,13 @@ def _where(error: BaseException, files: Collection[str]) -> str:
     """The last line of the learner's code on the way to an error, in words."""
     for name in [frame.filename for frame in reversed(traceback.extract_tb(error.__traceback__))]:
         if name in files:
-            return _place(name, _line(error, name))
+            return _place(name, line_of(error, name))
     if isinstance(error, SyntaxError) and error.filename in files:
         return _place(error.filename, error.lineno)
     return ""
 
 
-def _line(error: BaseException, name: str) -> int | None:
+def line_of(error: BaseException, name: str) -> int | None:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
     return lines[-1] if lines else None
 
@@ -272,7 +273,7 @@ def _place(name: str, line: int | None) -> str:
 
 
 @contextmanager
-def _limited(seconds: float) -> Iterator[None]:
+def limited(seconds: float) -> Iterator[None]:
     """Raise `TimedOut` in what takes longer; what cannot be interrupted is ended by the process that waits."""
 
     def ring(signum: int, frame: object) -> None:

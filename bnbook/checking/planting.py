@@ -11,6 +11,7 @@ import functools
 import importlib
 import io
 import os
+import runpy
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +69,15 @@ class Result(NamedTuple):
     mutant: Mutant
     outcome: str
     output: str = ""
+
+
+def of_the_package() -> tuple[Mutant, ...]:
+    """The mistakes of `tests/mutants.py`, for whoever may not import the tests.
+
+    Raises:
+        FileNotFoundError: the package is installed without its tests.
+    """
+    return runpy.run_path(str(ROOT / "tests" / "mutants.py"))["MUTANTS"]
 
 
 # --- planting --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from itertools import groupby
 from pathlib import Path
@@ -93,21 +94,32 @@ def _lost(why: str) -> dict:
 
 
 def _process(path: Path, timeout: float, *exercise: str) -> tuple[list[dict], str]:
-    """The lines that the process of `answers` wrote, and why it ended before it should, or ""."""
+    """What the process of `answers` wrote; see `lines_of`."""
+    return lines_of(answers.__name__, path, timeout, *exercise)
+
+
+def lines_of(
+    module: str, path: Path, timeout: float, *words: str, stop: threading.Event | None = None
+) -> tuple[list[dict], str]:
+    """The lines that a module wrote of a file in a process of its own, and why that ended before it should, or "".
+
+    The process imports the same `bnbook` as this one. It is ended when `stop` is set.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lines"
         out.touch()
-        command = [sys.executable, "-m", answers.__name__, str(path), str(out), str(timeout), *exercise]
+        command = [sys.executable, "-m", module, str(path), str(out), str(timeout), *words]
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
             command,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            ended = _wait(process, out, timeout + GRACE)
+            ended = _wait(process, out, timeout + GRACE, stop)
         finally:
             _end(process)
         lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -116,10 +128,10 @@ def _process(path: Path, timeout: float, *exercise: str) -> tuple[list[dict], st
     return lines, ended.format(seconds=f"{timeout:g}")
 
 
-def _wait(process: subprocess.Popen, out: Path, patience: float) -> str:
-    """Until the process ends, or has written nothing for so many seconds."""
+def _wait(process: subprocess.Popen, out: Path, patience: float, stop: threading.Event | None = None) -> str:
+    """Until the process ends, or has written nothing for so many seconds, or nobody waits any longer."""
     size, since = 0, time.monotonic()
-    while process.poll() is None:
+    while process.poll() is None and not (stop and stop.is_set()):
         time.sleep(PAUSE)
         if (now := out.stat().st_size) != size:
             size, since = now, time.monotonic()
@@ -156,7 +168,7 @@ def text(found: dict[str, Any]) -> str:
             where = f" ({row['where']})" if row["where"] else ""
             lines.append(f"  {row['exercise']:{names}}{level}  {row['outcome']}{where}")
             if row["message"]:
-                lines += textwrap.wrap(row["message"], _width(), initial_indent=" " * 6, subsequent_indent=" " * 6)
+                lines += textwrap.wrap(row["message"], width(), initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([*lines, "", summary(found)])
 
 
@@ -179,5 +191,5 @@ def catalogue(found: list[Exercise]) -> str:
     return "\n".join(lines[1:])
 
 
-def _width() -> int:
+def width() -> int:
     return max(40, min(100, shutil.get_terminal_size().columns))

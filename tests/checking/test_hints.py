@@ -14,6 +14,7 @@ import pytest
 from bnbook.checking import check, exercises
 from bnbook.checking.exercises import Wrong, recognized, same
 
+EXCHANGED = "They are exchanged"  # the two inputs of a bug of chapter 6
 NAMED = {
     "ch00.grad_logits": {0: "The sign is wrong", 1: "not its most likely class", 2: "softmax alone", 3: "0.3333 times"},
     "ch00.layer_backward": {0: "The ReLU is missing", 1: "sees the bias"},
@@ -130,6 +131,40 @@ NAMED = {
         "bias forgotten": "β is still in it",
         "gamma forgotten": "γ is missing",
     },
+    "ch06.largest_m": {
+        "of the variance": "ratio of the variances",
+        "small tolerances": "no approximation is needed",
+        "against the wrong output": "against the right output",
+    },
+    "ch06.quiet_std": {
+        "where the variance is eps": "There σ² is ε",
+        "eps itself": "There σ is ε",
+        "ordinary": "an ordinary spread",
+        "a little large": "It is smaller",
+    },
+    "ch06.accepts": {
+        "everything": "It accepts everything",
+        "to the last digit": "finer than the arithmetic",
+        "grad x alone": "the gradients of γ and β as well",
+        "upstream ones": "an upstream gradient of ones",
+        "tiny eps": "ε that matters",
+        "squares": "ε that matters",
+        "one γ": "different γ",
+    },
+    "ch06.bug1": {"exchanged": EXCHANGED, "both hide": "Pixels of one channel", "constant": "is constant"},
+    "ch06.bug2": {"exchanged": EXCHANGED, "not long enough": "By what factor", "still too long": "the fewer values"},
+    "ch06.bug3": {"exchanged": EXCHANGED, "not quite": "wherever it stands", "scaled up": "ε has to matter"},
+    "ch06.bug4": {"exchanged": EXCHANGED, "both new": "Neither may have", "γ of zero": "A weight of 0"},
+    "ch06.bug5": {"exchanged": EXCHANGED, "both small": "nearly equal numbers", "both large": "of its own size"},
+    "ch06.bug6": {"exchanged": EXCHANGED, "both a half": "have to differ", "both a tenth": "For which momentum"},
+    "ch06.bug7": {"exchanged": EXCHANGED, "both large": "far from 1", "hardly a say": "must not matter"},
+    "ch06.bug8": {"exchanged": EXCHANGED, "zeros": "zero in a channel", "without its mean alone": ""},
+    "ch06.bug9": {"exchanged": EXCHANGED, "both new": "those of a new layer", "β left": "the same as x̂"},
+    "ch06.bug10": {"exchanged": EXCHANGED, "both new": "that of a new layer", "ones": "one of three terms"},
+    "ch06.bug11": {"exchanged": EXCHANGED, "both without": "needs a mean", "both with a mean": "the sum and the mean"},
+    "ch06.bug12": {"exchanged": EXCHANGED, "trains alone": "should train", "standardized, biased": "do they stay"},
+    "ch06.bug13": {"exchanged": EXCHANGED, "evaluated in between": "has to change", "trained in between": "must not"},
+    "ch06.bug14": {"exchanged": EXCHANGED, "fresh": "a bias in front", "both with a bias": "when is that the same"},
     "ch07.covering": {0: "behind the last one", 1: "Near the ends", 2: "once the border is there"},
     "ch07.shifted": {0: "flipped", 1: "all channels", 3: "a padded image"},
     "ch08.counts": {0: "Running statistics", 1: "γ and β are parameters", 2: "of one channel", 3: "positions count"},

@@ -47,6 +47,10 @@ def test_names_are_unique():
     assert len(set(names)) == len(names) >= 30
 
 
+def test_the_pages_read_the_list_of_the_tests():
+    assert planting.of_the_package() == MUTANTS
+
+
 def probe():
     """Results through every way in which a function is reached."""
     x = np.random.default_rng(0).normal(size=(4, 3))
