@@ -285,6 +285,20 @@ def bets(rng: np.random.Generator) -> Case:
     return "tally", [kept], expected
 
 
+def repair(rng: np.random.Generator) -> Case:
+    x = rng.normal(rng.normal(scale=5), rng.lognormal(), size=rng.integers(2, 60))
+    mean, variance = rng.normal(scale=5), rng.lognormal()
+    alpha, steps, eps = rng.choice([None, rng.uniform(0.01, 0.9)]), int(rng.integers(0, 30)), 10 ** rng.uniform(-5, 0)
+    layer = nn.BatchNorm1d(1, momentum=alpha, eps=eps, dtype=np.float64)
+    layer.running_mean[:], layer.running_var[:] = mean, variance
+    for _ in range(steps):
+        layer(x[:, None])
+    y = layer.eval()(x[:, None])[:, 0]
+    left = (1 - alpha) ** steps if alpha else float(steps == 0)
+    expected = {"mean": layer.running_mean.item(), "variance": layer.running_var.item(), "left": left, "y": y}
+    return "repair", [x.tolist(), mean, variance, alpha, steps, eps], expected
+
+
 # A random case of each figure: the name of its static function, the arguments, what the package makes of them.
 MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "axes": axes,
@@ -297,6 +311,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "forward": forward,
     "graph": graph,
     "rates": rates,
+    "repair": repair,
     "running": running,
 }
 
