@@ -137,7 +137,6 @@ def stop(answer, rng) -> None:
                     "That is how much is missing to 1.": 1 - expected,
                     "Round to the nearest, not towards zero.": _stop(alpha, digits, store=_cut),
                     "That is one digit too many.": _stop(alpha, digits + 1),
-                    "That is one digit too few.": _stop(alpha, digits - 1),
                 },
             )
 
