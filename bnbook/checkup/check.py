@@ -14,9 +14,10 @@ from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
-from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, hooked, unchanged
+from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, hooked, unchanged, wide
 
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
+INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
 
@@ -40,7 +41,9 @@ def checkup(
     A running mean counts as far from that of the batches where the root mean square over the channels of
     (running mean − mean)/σ exceeds 0.3 + 2/√n for n examples, a running variance where that of the logarithm of the
     factor exceeds twice as much; the same limit, with n the examples of one batch, holds for the distance of the
-    outputs in training and in evaluation, in standard deviations of the outputs.
+    outputs in training and in evaluation, in standard deviations of the outputs. Where few examples make the variance
+    of a channel, as of a column that is rarely not 0, only these count. A single channel may be off by more,
+    1.5 + (1 + √(2 ln C))/√n for n of them and C channels.
 
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
@@ -123,10 +126,11 @@ def _findings(
     found += _calls(seen)
     unlike = list(_unlike(seen))
     found += unlike
-    distances = [d for layer in seen.values() if (d := _distance(layer))]
+    examples = sum(batch.size or 1 for batch in batches)
+    distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not unlike:
-        found += _far([d for d in distances if d.layer not in known], sum(batch.size or 1 for batch in batches))
+        found += _far([d for d in distances if d.layer not in known], examples)
     healthy = all(bool(output.isfinite().all()) for output in outputs)
     with trials.evaluating():  # a model that draws random numbers in evaluation says something else every time
         steady = healthy and apart(trials.run(trials.batches[0]), outputs[0]) < SAME
@@ -245,44 +249,84 @@ def _calls(seen: dict[str, Watched]) -> Iterator[Finding]:
             yield _finding("BN203", name, layer.calls, f"{layer.calls} calls in one forward pass")
 
 
-def _distance(layer: Watched) -> Distance | None:
+def _distance(layer: Watched, examples: int) -> Distance | None:
+    """Channels whose variance comes from fewer than INFORMED examples (columns that are rarely not 0) say too little.
+
+    There the running variance is not compared, and the means are in units of the larger standard deviation.
+    """
     mean, var = layer.module.running_mean, layer.module.running_var
-    if mean is None or var is None or layer.mean is None or layer.mean.shape != mean.shape:
+    if mean is None or var is None or not layer.moments or layer.moments.mean.shape != mean.shape:
         return None
     eps = getattr(layer.module, "eps", 1e-5)
-    variance = layer.variance + eps
-    shift = (mean.double() - layer.mean) / variance.sqrt()
-    factor = ((var.double() + eps) / variance).log()
+    seen, var = layer.moments, wide(var)
+    known = seen.informed >= INFORMED
+    shift = (wide(mean) - seen.mean) / (torch.where(known, seen.variance, seen.variance.maximum(var)) + eps).sqrt()
+    factor = torch.where(known, ((var + eps) / (seen.variance + eps)).log(), 0.0)
     if not (shift.isfinite().all() and factor.isfinite().all()):
         return None
-    return Distance(layer.name, float(shift.square().mean().sqrt()), float(factor.square().mean().sqrt()))
+    size = shift.abs().maximum(factor.abs() / 2)
+    allowed = _worst_limit(seen.informed.clamp(INFORMED, max(examples, INFORMED)), len(mean))
+    worst = int((size / allowed).argmax())
+    rms = (float(values.square().mean().sqrt()) for values in (shift, factor))
+    return Distance(
+        layer.name,
+        *rms,
+        limit(examples),
+        2 * limit(_carriers(layer, examples)),
+        worst,
+        float(size[worst]),
+        float(allowed[worst]),
+    )
 
 
-def limit(examples: int) -> float:
+def _carriers(layer: Watched, examples: int) -> float:
+    """How many examples the variances come from, at most all; a normal variable counts whole, of which 1/3 informs."""
+    informed = layer.moments.informed
+    return max(1.0, min(float(examples), 3 * float(informed[informed > 0].median()) if (informed > 0).any() else 1.0))
+
+
+def limit(examples: float) -> float:
     """How far apart statistics may be by chance, in standard deviations: pixels of one image are no new examples."""
     return 0.3 + 2 / math.sqrt(examples)
 
 
+def _worst_limit(informed: Tensor, channels: int) -> Tensor:
+    """The same for the worst of many channels: the largest of C normal errors is about √(2 ln C) of them."""
+    return 1.5 + (1 + math.sqrt(2 * math.log(channels))) / informed.sqrt()
+
+
 def _far(distances: list[Distance], examples: int) -> Iterator[Finding]:
-    allowed = limit(examples)
     for d in distances:
-        if d.mean > allowed or d.variance > 2 * allowed:
+        if d.mean > d.allowed_mean or d.variance > d.allowed_variance:
             message = (
-                f"running means {d.mean:.2f} standard deviations off (allowed {allowed:.2f} for {examples:,} examples),"
-                f" running variances by a factor of {math.exp(min(d.variance, 700)):.2f}"
-                f" (allowed {math.exp(2 * allowed):.2f})"
+                f"running means {d.mean:.2f} standard deviations off (allowed {d.allowed_mean:.2f} for {examples:,}"
+                f" examples), running variances by a factor of {_factor(d.variance)}"
+                f" (allowed {_factor(d.allowed_variance)})"
             )
             yield _finding("BN105", d.layer, max(d.mean, d.variance / 2), message)
+        elif d.worst > d.allowed_worst:
+            message = (
+                f"channel {d.channel} alone: its running mean is {d.worst:.2f} standard deviations off, or its running"
+                f" variance by a factor of {_factor(2 * d.worst)} (allowed {d.allowed_worst:.2f} and"
+                f" {_factor(2 * d.allowed_worst)} for the worst of all channels)"
+            )
+            yield _finding("BN105", d.layer, d.worst, message)
+
+
+def _factor(logarithm: float) -> str:
+    """Of a variance, from its logarithm."""
+    factor = math.exp(min(logarithm, 700))
+    return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
 def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
     """One-way analysis of variance of the examples' means between the batches, at the layer where it is largest."""
     worst, where, allowed = 0.0, "", 0.0
     for name, layer in seen.items():
-        groups = layer.batches[:: max(1, layer.calls)]
+        groups = [call.means for call in layer.seen[:: max(1, layer.calls)]]
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64, device=groups[0].device)
+        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
         means = torch.stack([g.mean(0) for g in groups])
         within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
         center = (sizes[:, None] * means).sum(0) / sizes.sum()
@@ -387,7 +431,9 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
             message = f"momentum={momentum:g}: batches in training moved no statistic"
             yield _finding("BN103", name, momentum, message)
     if judged and not any(isinstance(layer.module, nn.SyncBatchNorm) for layer in active.values()):
-        yield from _gap(outputs, with_batch, min(batch.size or 1 for batch in trials.batches))
+        smallest = min(batch.size or 1 for batch in trials.batches)
+        carried = (_carriers(layer, 10**9) / len(trials.batches) for layer in active.values() if layer.moments)
+        yield from _gap(outputs, with_batch, max(1.0, min(smallest, *carried)))
     yield from _dropout(trials, plain)
 
 
@@ -395,7 +441,7 @@ def _statistics(layer: nn.Module) -> list[Tensor]:
     return [t.clone() for t in (layer.running_mean, layer.running_var) if t is not None]
 
 
-def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: int) -> Iterator[Finding]:
+def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: float) -> Iterator[Finding]:
     try:
         one, other = torch.cat(evaluated), torch.cat(with_batch)
     except RuntimeError:  # outputs of different shapes
@@ -423,10 +469,11 @@ def _dropout(trials: Trials, plain: dict[str, Watched]) -> Iterator[Finding]:
     except Exception:  # what a model does in training alone, as taking targets, is not asked for here
         return
     for name, layer in plain.items():
-        if layer.mean is None or noisy[name].mean is None or noisy[name].mean.shape != layer.mean.shape:
+        quiet, loud = layer.moments, noisy[name].moments
+        if not quiet or not loud or loud.mean.shape != quiet.mean.shape:
             continue
-        live = layer.variance > 1e-6 * layer.variance.max()
-        larger = float((noisy[name].variance / layer.variance)[live].log().mean()) if live.any() else 0.0
+        live = quiet.variance > 1e-6 * quiet.variance.max()
+        larger = float((loud.variance / quiet.variance)[live].log().mean()) if live.any() else 0.0
         if larger > DROPOUT:
             factor = math.exp(larger)
             yield _finding(

@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
+ROUNDED = 1e-6  # of a mean: a standard deviation below is that of rounding
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -50,6 +52,26 @@ class Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
 
 
+class Call(NamedTuple):
+    """What arrived in one call: of each example and channel the mean and the variance, (N, C), over `size` values."""
+
+    means: Tensor
+    variances: Tensor
+    size: int
+
+
+class Moments(NamedTuple):
+    """Of every channel, over all calls.
+
+    informed: how many examples the variance comes from, (Σ s)²/Σ s² for examples that give s to the sum of squares: all
+    of them where each gives the same, one where a single example does; 0 where the channel was constant.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    informed: Tensor
+
+
 @dataclasses.dataclass
 class Watched:
     """One layer, and what arrived at it in evaluation."""
@@ -59,34 +81,41 @@ class Watched:
     calls: int = 0  # in one forward pass, the most
     axes: int = 0  # of what arrives
     smallest: int = 0  # values per channel in one call, the fewest; 0: none
-    count: int = 0
-    mean: Tensor | None = None
-    squares: Tensor | None = None  # of the deviations, summed
-    batches: list[Tensor] = dataclasses.field(default_factory=list)  # per call the mean of each example and channel
+    seen: list[Call] = dataclasses.field(default_factory=list)
 
     def add(self, x: Tensor) -> None:
-        """Merge the values of one call into the moments, by Chan's formula."""
+        """Keep the moments of one call."""
         if x.ndim < 2 or not x.numel():
             return
         self.axes = x.ndim
-        x = x.detach().flatten(2) if x.ndim > 2 else x.detach().double()[:, :, None]
-        variances, means = torch.var_mean(x, 2, correction=0)  # of each example and channel: one pass over the input
-        means, size = means.double(), x.shape[2]
-        count, mean = len(x) * size, means.mean(0)
-        squares = size * (variances.double() + (means - mean) ** 2).sum(0)
-        self.smallest = min(self.smallest or count, count)
-        self.batches.append(means)
-        if self.mean is None:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
-        total, delta = self.count + count, mean - self.mean
-        self.squares = self.squares + squares + delta**2 * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        if x.ndim == 2:
+            means, variances, size = wide(x), torch.zeros(x.shape, dtype=torch.float64), 1
+        else:
+            x = x.detach().flatten(2)
+            variances, means = torch.var_mean(x if x.dtype == torch.float64 else x.float(), 2, correction=0)
+            means, variances, size = wide(means), wide(variances), x.shape[2]
+        self.smallest = min(self.smallest or len(x) * size, len(x) * size)
+        self.seen.append(Call(means, variances, size))
 
-    @property
-    def variance(self) -> Tensor:
-        return self.squares / self.count
+    @cached_property
+    def moments(self) -> Moments | None:
+        """Of all calls; None where there was none. Not to be asked for before the last call."""
+        return moments(self.seen) if self.seen else None
+
+
+def moments(calls: Sequence[Call]) -> Moments:
+    """The moments of several calls together."""
+    count = sum(len(call.means) * call.size for call in calls)
+    mean = sum(call.size * call.means.sum(0) for call in calls) / count
+    squares = torch.cat([call.size * (call.variances + (call.means - mean) ** 2) for call in calls])
+    variance = squares.sum(0) / count
+    informed = squares.sum(0) ** 2 / (squares**2).sum(0).clamp_min(1e-300)
+    return Moments(mean, variance, torch.where(variance > (ROUNDED * mean) ** 2, informed, 0.0))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float64, on the CPU: not every device has it."""
+    return tensor.detach().cpu().double()
 
 
 class Trials:
@@ -209,7 +238,7 @@ def unchanged(group: Sequence[Any], same: Callable[[Sequence[Any]], bool]) -> li
 
 def apart(a: Tensor, b: Tensor) -> float:
     """Root mean square of the difference, in standard deviations of the second."""
-    a, b = a.double(), b.double()
+    a, b = wide(a), wide(b)
     spread = (b - b.mean(0, keepdim=True)).square().mean().sqrt() if len(b) > 1 else b.square().mean().sqrt()
     return float((a - b).square().mean().sqrt() / spread.clamp_min(1e-12))
 
