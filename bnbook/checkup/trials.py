@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
+FLAT = 1e-3  # of their size: outputs that vary by less are the same for all examples
 ROUNDED = 1e-6  # of a mean: a standard deviation below is that of rounding
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -41,8 +42,11 @@ class Batch:
     @property
     def size(self) -> int | None:
         """Examples, where all tensors agree about their number."""
-        sizes = {value.shape[0] if value.ndim else None for value in _tensors([self.args, self.kwargs])}
+        sizes = {value.shape[0] if value.ndim else None for value in self.tensors()}
         return sizes.pop() if len(sizes) == 1 else None
+
+    def tensors(self) -> Iterator[Tensor]:
+        return _tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
         """The first examples alone."""
@@ -237,10 +241,20 @@ def unchanged(group: Sequence[Any], same: Callable[[Sequence[Any]], bool]) -> li
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """Root mean square of the difference, in standard deviations of the second."""
+    """Root mean square of the difference, in standard deviations of the second.
+
+    Infinite values that both have in the same places, as masks put them there, are no difference. Where the second is
+    flat, its standard deviation counts as FLAT of the larger root mean square: else rounding would be many of them.
+    """
     a, b = wide(a), wide(b)
-    spread = (b - b.mean(0, keepdim=True)).square().mean().sqrt() if len(b) > 1 else b.square().mean().sqrt()
-    return float((a - b).square().mean().sqrt() / spread.clamp_min(1e-12))
+    masked = a.isinf() & (a == b)
+    a, b = a.masked_fill(masked, 0.0), b.masked_fill(masked, 0.0)
+    spread = _rms(b - b.mean(0, keepdim=True)) if len(b) > 1 else _rms(b)
+    return float(_rms(a - b) / spread.maximum(FLAT * _rms(a).maximum(_rms(b))).clamp_min(1e-300))
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt()
 
 
 def batch_of(value: Any, model: nn.Module) -> Batch:

@@ -32,13 +32,8 @@ def rare(number: int, columns: int, seed: int) -> torch.Tensor:
     """Twenty normal columns, then columns that are 1 in one of a hundred to one of ten thousand examples, else 0."""
     generator = torch.Generator().manual_seed(seed)
     often = torch.logspace(-4, -2, columns)
-    return torch.cat(
-        [
-            torch.randn(number, 20, generator=generator),
-            (torch.rand(number, columns, generator=generator) < often) * 1.0,
-        ],
-        1,
-    )
+    ones = torch.rand(number, columns, generator=generator) < often
+    return torch.cat([torch.randn(number, 20, generator=generator), ones.float()], 1)
 
 
 @pytest.mark.parametrize("columns", [50, 500])
@@ -74,3 +69,52 @@ def test_one_bad_channel_among_many_is_found_and_named():
         (finding,) = (f for f in report.findings if f.code == "BN105")
         assert report.distances[0].mean < 0.3 and report.distances[0].variance < 0.6  # diluted, over the channels
         assert finding.message.startswith("channel 300 alone") and report.distances[0].channel == 300
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+class Answers(nn.Module):
+    """A layer, a linear one after it, and what `answer` makes of it."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.norm, self.out, self.answer = nn.BatchNorm1d(8), nn.Linear(8, 5), answer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer(self.out(self.norm(x)))
+
+
+def answering(answer) -> tuple[nn.Module, list[torch.Tensor]]:
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    return settled(Answers(answer), x), list(x[:200].split(100))
+
+
+FORBIDDEN = torch.tensor([False, True, False, False, True])
+
+
+def test_masked_outputs_are_no_error():
+    model, batches = answering(lambda y: y.masked_fill(FORBIDDEN, -torch.inf))
+    assert severe(checkup(model, batches)) == {}
+    model.norm.running_mean += 2  # and are compared where they are not masked
+    assert {"BN105", "BN106"} == severe(checkup(model, batches)).keys()
+
+
+@pytest.mark.parametrize("fault", ["overflow", "weight", "NaN"])
+def test_outputs_that_are_infinite_by_mistake_are_an_error(fault):
+    ways = {"overflow": lambda y: (1e3 * y).exp(), "weight": lambda y: y, "NaN": lambda y: y / 0 - y / 0}
+    model, batches = answering(ways[fault])
+    if fault == "weight":
+        with torch.no_grad():
+            model.out.bias[2] = torch.inf
+    assert severe(checkup(model, batches)) == {"BN109": ""}
+
+
+def test_outputs_that_are_flat_have_no_absurd_distance():
+    model, batches = answering(lambda y: 5 + 1e-9 * y.double())
+    model.norm.running_mean += 2
+    found = severe(checkup(model, batches))
+    assert found.keys() == {"BN105"}, found
+    model, batches = answering(lambda y: 5 + y)
+    model.norm.running_mean += 2
+    assert "BN106" in severe(checkup(model, batches))
