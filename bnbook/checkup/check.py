@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +16,9 @@ from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
-from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, hooked, unchanged, wide
+from .trials import SAME, Batch, ModelError, Trials, Watched, apart, arriving, batch_of, hooked, unchanged, wide
 
+MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
@@ -31,10 +34,10 @@ class Handed(NamedTuple):
 
 def checkup(
     model: nn.Module,
-    batches: Iterable[Any] = (),
+    batches: Iterable[Any] | None = (),
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
 ) -> Report:
     """Look for what is wrong with the batch normalization of a model. The model stays exactly as it was.
 
@@ -50,12 +53,13 @@ def checkup(
             training mode counts as frozen.
         batches: inputs of the model, made as in training: tensors, tuples or lists of arguments (what is beyond the
             arguments of forward(), as the targets of a DataLoader, is left out), mappings of keyword arguments. Two
-            batches or more of 32 examples or more say most; without any only what needs no run is checked.
+            batches or more of 32 examples or more say most; of more than 32 batches, as from an endless loader, the
+            first 32 are taken. Without any only what needs no run is checked.
         optimizer: then weight decay is looked at, too.
-        ignore: codes of findings that are not to be reported.
+        ignore: codes of findings that are not to be reported, as a list or as in "BN202,BN501".
 
     Raises:
-        TypeError: a model that is no torch module, or batches that are one tensor.
+        TypeError: a model that is no torch module, batches that are one tensor, an optimizer that is none.
         ModelError: a ValueError: a compiled, scripted, quantized or lazy model; one that returns no tensor; the error
             that the model raises on a batch.
         ValueError: an unknown code to ignore, a batch without examples.
@@ -64,12 +68,13 @@ def checkup(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(batches, Tensor):
         raise TypeError("batches must be an iterable of batches, got one tensor: give [tensor]")
-    if unknown := sorted(set(ignore) - RULES.keys()):
-        raise ValueError(f"there are no findings {unknown}: the codes are {', '.join(RULES)}")
+    if optimizer is not None and not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    ignore = codes_of(ignore)
     _refuse(model)
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
-    taken = [batch_of(value, inner) for value in batches]
-    if any(batch.size == 0 for batch in taken):
+    taken = [batch_of(value, inner) for value in islice(() if batches is None else batches, MANY)]
+    if any(batch.agreed == 0 for batch in taken):
         raise ValueError("a batch has no examples")
     handed = {
         name: Handed(module.training, tuple(p.requires_grad for p in module.parameters(recurse=False)))
@@ -79,21 +84,33 @@ def checkup(
         copies = on_copies(inner)
         with torch.inference_mode(False), torch.no_grad(), copies, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            findings, layers, distances = _findings(inner, taken, handed)
+            findings, layers, distances, examples = _findings(inner, taken, handed)
     except ModelError:
         raise
     except ValueError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(" ".join(str(error).split())) from error
     findings += _of_wrappers(model, inner, layers, distances)
     if optimizer is not None:
         findings += _decay(layers, optimizer)
     return Report(
         in_order((f for f in findings if f.code not in ignore), layers),
         tuple(layers),
-        sum(batch.size or 1 for batch in taken),
+        examples,
         tuple(distances),
         tuple(sorted(ignore)),
     )
+
+
+def codes_of(words: str | Collection[str]) -> list[str]:
+    """Codes of findings, in a list or in one string between commas, in any case.
+
+    Raises:
+        ValueError: a code that there is not.
+    """
+    codes = [word.strip().upper() for word in (words.split(",") if isinstance(words, str) else words) if word.strip()]
+    if unknown := sorted(set(codes) - RULES.keys()):
+        raise ValueError(f"there are no findings {unknown}: the codes are {', '.join(RULES)}")
+    return codes
 
 
 def _refuse(model: nn.Module) -> None:
@@ -109,7 +126,7 @@ def _refuse(model: nn.Module) -> None:
 
 def _findings(
     model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
-) -> tuple[list[Finding], dict[str, nn.Module], list[Distance]]:
+) -> tuple[list[Finding], dict[str, nn.Module], list[Distance], int]:
     trials = Trials(model, batches)
     model.train()
     stay = {name for name, layer in trials.layers.items() if not layer.training}
@@ -117,16 +134,16 @@ def _findings(
     trials.frozen = frozen
     found = list(_of_state(trials, handed))
     if not batches or not trials.layers:
-        return found, trials.layers, []
+        return found, trials.layers, [], _examples(batches)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    trials.batches = [batch.to(device) for batch in batches]
+    trials.batches = _tried(lambda: [batch.to(device) for batch in batches])
     with trials.evaluating():
-        seen, outputs = _tried(lambda: trials.watch(trials.batches))
+        seen, outputs = _watched(trials)
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     found += _calls(seen)
     unlike = list(_unlike(seen))
     found += unlike
-    examples = sum(batch.size or 1 for batch in batches)
+    examples = _examples(trials.batches)
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not unlike:
@@ -142,7 +159,7 @@ def _findings(
     found += _in_training(trials, seen, outputs, judged=steady and not unlike)
     if steady:
         found += _pairs(trials)
-    return found, trials.layers, distances
+    return found, trials.layers, distances, examples
 
 
 def _masked(trials: Trials, outputs: list[Tensor]) -> bool:
@@ -166,6 +183,25 @@ def _tried(run: Any) -> Any:
         raise
     except Exception as error:
         raise ModelError(f"the model raises {type(error).__name__} on a batch: {_first_line(error)}") from error
+
+
+def _watched(trials: Trials) -> tuple[dict[str, Watched], list[Tensor]]:
+    """What arrives at the layers; where forward() takes no targets in its optional places, without them."""
+    try:
+        return _tried(lambda: trials.watch(trials.batches))
+    except ModelError:
+        short = [batch.short() for batch in trials.batches]
+        if all(len(a.args) == len(b.args) for a, b in zip(short, trials.batches, strict=True)):
+            raise
+        with suppress(Exception):
+            answer = trials.watch(short)
+            trials.batches = short
+            return answer
+        raise
+
+
+def _examples(batches: list[Batch]) -> int:
+    return sum(batch.size or 1 for batch in batches)
 
 
 def _first_line(error: Exception) -> str:
@@ -386,13 +422,14 @@ def _companions(trials: Trials) -> Iterator[Finding]:
         calls: dict[str, tuple[Tensor, Tensor]] = {}
 
         def keep(name: str, calls: dict = calls) -> Any:
-            def hook(module: nn.Module, args: tuple, output: Any) -> None:
-                if args and isinstance(args[0], Tensor) and isinstance(output, Tensor) and name not in calls:
-                    calls[name] = (args[0][:half].clone(), output[:half].clone())
+            def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+                x = arriving(args, kwargs)
+                if x is not None and isinstance(output, Tensor) and name not in calls:
+                    calls[name] = (x[:half].clone(), output[:half].clone())
 
             return hook
 
-        handles = [layer.register_forward_hook(keep(name)) for name, layer in trials.layers.items()]
+        handles = [layer.register_forward_hook(keep(name), with_kwargs=True) for name, layer in trials.layers.items()]
         try:
             with trials.evaluating(), hooked(handles):
                 outputs.append(trials.run(part))
@@ -411,6 +448,8 @@ def _companions(trials: Trials) -> Iterator[Finding]:
             and apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
         ]
         layer = next((name for name in trials.layers if name in guilty), "")
+        if not layer and batch.agreed != batch.size:
+            return  # of tensors of several lengths (a graph's nodes and edges) a part may be no part of the batch
         message = f"with other examples beside them, outputs change by {change:.2g} of their standard deviation"
         yield _finding("BN107", layer, change, message)
 

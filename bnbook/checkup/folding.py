@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .trials import Trials
+from .trials import Trials, arriving
 
 
 def is_transposed(weights: nn.Module) -> bool:
@@ -46,10 +46,11 @@ def folded(trials: Trials, pairs: Sequence[tuple[str, nn.Module, str]]) -> Itera
             if weights.bias is not None:
                 weights.bias.mul_(scale)
 
-            def shifted(module: nn.Module, args: tuple, output: Tensor, shift: Tensor = shift) -> Tensor:
-                return args[0] + shift.reshape(-1, *[1] * (args[0].ndim - 2))
+            def shifted(module: nn.Module, args: tuple, kwargs: dict, output: Tensor, shift: Tensor = shift) -> Tensor:
+                x = arriving(args, kwargs)
+                return x + shift.reshape(-1, *[1] * (x.ndim - 2))
 
-            handles.append(trials.layers[layer].register_forward_hook(shifted))
+            handles.append(trials.layers[layer].register_forward_hook(shifted, with_kwargs=True))
         yield
     finally:
         for handle in handles:

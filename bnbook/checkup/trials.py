@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -34,26 +34,50 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 @dataclasses.dataclass
 class Batch:
-    """Arguments of one call."""
+    """Arguments of one call; `needed` of those without a name have no default."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    needed: int = 1000
+    examples: int | None = None  # as counted at the layers, where the tensors do not agree
 
     @property
-    def size(self) -> int | None:
+    def agreed(self) -> int | None:
         """Examples, where all tensors agree about their number."""
         sizes = {value.shape[0] if value.ndim else None for value in self.tensors()}
         return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def size(self) -> int | None:
+        """Examples, where that is known."""
+        return self.examples or self.agreed
 
     def tensors(self) -> Iterator[Tensor]:
         return _tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
-        """The first examples alone."""
-        return _mapped(self, lambda tensor: tensor[:number])
+        """The first examples alone; tensors of another length are no examples."""
+        size = self.size
+        return _mapped(self, lambda tensor: tensor[:number] if tensor.ndim and len(tensor) == size else tensor)
 
     def to(self, device: torch.device) -> Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
+
+    def short(self) -> Batch:
+        """Without the arguments that have a default: a DataLoader's targets are no masks."""
+        return dataclasses.replace(self, args=self.args[: self.needed])
+
+    def count(self, arrived: Collection[int]) -> None:
+        """Count the examples by how many arrived at the layers, call by call.
+
+        The tensors are believed where they agree and the layers see as many, or several of each (tokens, regions);
+        else the first tensor that is as long as what arrives; else the least that arrives.
+        """
+        agreed = self.agreed
+        if not arrived or (agreed and (agreed in arrived or all(number % agreed == 0 for number in arrived))):
+            return
+        lengths = [len(tensor) for tensor in self.tensors() if tensor.ndim]
+        self.examples = next((length for length in lengths if length in arrived), min(arrived))
 
 
 class Call(NamedTuple):
@@ -135,7 +159,10 @@ class Trials:
     def run(self, batch: Batch) -> Tensor:
         """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
         batch = _mapped(batch, torch.clone)
-        return output_of(self.model(*batch.args, **batch.kwargs))
+        try:
+            return output_of(self.model(*batch.args, **batch.kwargs))
+        except SystemExit as error:
+            raise ModelError(f"the model raises SystemExit on a batch: {error}") from error
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -169,15 +196,18 @@ class Trials:
             calls = dict.fromkeys(seen, 0)
 
             def listen(name: str, calls: dict[str, int] = calls) -> Callable:
-                def hook(module: nn.Module, args: tuple) -> None:
+                def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
                     calls[name] += 1
-                    if args and isinstance(args[0], Tensor):
-                        seen[name].add(args[0])
+                    if (x := arriving(args, kwargs)) is not None:
+                        seen[name].add(x)
 
                 return hook
 
-            with hooked((module.register_forward_pre_hook(listen(name)) for name, module in self.layers.items())):
+            with hooked(
+                module.register_forward_pre_hook(listen(name), with_kwargs=True) for name, module in self.layers.items()
+            ):
                 outputs.append(self.run(batch))
+            batch.count({len(layer.seen[-1].means) for name, layer in seen.items() if calls[name] and layer.seen})
             for name, number in calls.items():
                 seen[name].calls = max(seen[name].calls, number)
         return seen, outputs
@@ -207,11 +237,12 @@ class Trials:
             return hook
 
         def look(layer: str) -> Callable:
-            def hook(module: nn.Module, args: tuple) -> None:
+            def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+                x = arriving(args, kwargs)
                 calls, _ = self.arrived.get(layer, (0, 0))
-                self.arrived[layer] = (calls + 1, args[0].ndim if args else 0)
+                self.arrived[layer] = (calls + 1, 0 if x is None else x.ndim)
                 for tensor, version, name, weights in made:
-                    if args and args[0] is tensor and tensor._version == version:
+                    if x is tensor and tensor._version == version:
                         found.append((name, weights, layer))
 
             return hook
@@ -221,7 +252,7 @@ class Trials:
                 if isinstance(module, WEIGHTED):
                     yield module.register_forward_hook(keep(name))
             for name, module in self.layers.items():
-                yield module.register_forward_pre_hook(look(name))
+                yield module.register_forward_pre_hook(look(name), with_kwargs=True)
 
         few = self.few()
         with self.evaluating(), hooked(hooks()):
@@ -266,9 +297,19 @@ def batch_of(value: Any, model: nn.Module) -> Batch:
         return Batch((), dict(value))
     if type(value) not in (tuple, list):
         return Batch((value,), {})
-    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-    places = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
-    return Batch(tuple(value) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(value)[:places], {})
+    while isinstance(model, torch.optim.swa_utils.AveragedModel):  # its forward() takes anything, that within does not
+        model = model.module
+    kinds = inspect.Parameter
+    parameters = inspect.signature(model.forward).parameters.values()
+    places = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    everything = any(p.kind == kinds.VAR_POSITIONAL for p in parameters)
+    needed = max(1, sum(p.default is kinds.empty for p in places)) if places else len(value)
+    return Batch(tuple(value) if everything else tuple(value)[: len(places)], {}, needed)
+
+
+def arriving(args: tuple, kwargs: dict) -> Tensor | None:
+    """What a layer is called with: its first tensor, with a name or without."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
 def output_of(value: Any) -> Tensor:
@@ -306,7 +347,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Batch):
-        return Batch(_mapped(value.args, change), _mapped(value.kwargs, change))
+        return dataclasses.replace(value, args=_mapped(value.args, change), kwargs=_mapped(value.kwargs, change))
     if isinstance(value, Mapping):
         return {name: _mapped(part, change) for name, part in value.items()}
     if type(value) in (list, tuple):
