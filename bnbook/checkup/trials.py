@@ -153,8 +153,8 @@ class Trials:
         self.model, self.batches = model, batches
         self.layers = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
         self.frozen: set[str] = set()
-        self.uses: dict[str, int] = {}  # of weights, and below (calls, axes) of layers: what `pairs` has seen
-        self.arrived: dict[str, tuple[int, int]] = {}
+        self.uses: dict[str, int] = {}  # of weights, and below (calls, axes, kind) of layers: what `pairs` has seen
+        self.arrived: dict[str, tuple[int, int, torch.dtype]] = {}
 
     def run(self, batch: Batch) -> Tensor:
         """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
@@ -239,8 +239,8 @@ class Trials:
         def look(layer: str) -> Callable:
             def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
                 x = arriving(args, kwargs)
-                calls, _ = self.arrived.get(layer, (0, 0))
-                self.arrived[layer] = (calls + 1, 0 if x is None else x.ndim)
+                calls, *_ = self.arrived.get(layer, (0,))
+                self.arrived[layer] = (calls + 1, *((0, torch.float32) if x is None else (x.ndim, x.dtype)))
                 for tensor, version, name, weights in made:
                     if x is tensor and tensor._version == version:
                         found.append((name, weights, layer))
