@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
 import importlib.util
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .check import checkup
+from .check import checkup, codes_of
 from .findings import Report
 from .rules import RULES, Rule
 
@@ -58,7 +61,10 @@ def _code(word: str) -> str:
 
 
 def _codes(words: str) -> list[str]:
-    return [_code(word.strip()) for word in words.split(",")]
+    try:
+        return codes_of(words)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def load(target: str) -> Callable[[], Any]:
@@ -72,7 +78,7 @@ def load(target: str) -> Callable[[], Any]:
         raise
     except (Exception, SystemExit) as error:
         raise CannotLoad(f"{place} cannot be imported: {_line(error)}") from error
-    function = getattr(module, name, None)
+    function = reduce(lambda value, part: getattr(value, part, None), name.split("."), module)
     if not callable(function):
         raise CannotLoad(f"{place} {'has no' if function is None else 'holds no function'} {name}")
     return function
@@ -100,7 +106,34 @@ def explanation(rule: Rule) -> str:
     return "\n\n".join(textwrap.fill(part, 100) for part in parts)
 
 
+WORDS = {
+    "✗": "x",
+    "·": "-",
+    "γ": "gamma",
+    "β": "beta",
+    "μ": "mu",
+    "σ": "sigma",
+    "ε": "eps",
+    "√": "sqrt ",
+    "−": "-",
+    "±": "+-",
+}
+
+
+def _print_anywhere() -> None:
+    """On a terminal that lacks a letter (ASCII, a code page of Windows), write its name."""
+
+    def named(error: UnicodeError) -> tuple[str, int]:
+        return "".join(WORDS.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("bnbook.named", named)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="bnbook.named")
+
+
 def main(words: list[str] | None = None) -> int:
+    _print_anywhere()
     options = parser().parse_args(words)
     if options.explain:
         print(explanation(RULES[options.explain]))
@@ -109,7 +142,8 @@ def main(words: list[str] | None = None) -> int:
         print("\n".join(f"{rule.code}  {rule.severity:7}  {rule.title}" for rule in RULES.values()))
         return 0
     try:
-        report = _report(options.target, options.ignore)
+        with redirect_stdout(sys.stderr):  # what the model and its maker print is no part of the report
+            report = _report(options.target, options.ignore)
     except CannotLoad as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

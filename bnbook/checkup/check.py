@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +16,13 @@ from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
-from .trials import SAME, Batch, ModelError, Trials, Watched, apart, batch_of, hooked, unchanged
+from .trials import SAME, Batch, ModelError, Trials, Watched, apart, arriving, batch_of, hooked, unchanged, wide
 
+MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
+INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
+ROUNDING_IN_HALF = 0.3  # standard deviations of the outputs: a pair that is folded in half precision changes less
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
 
 
@@ -30,29 +35,32 @@ class Handed(NamedTuple):
 
 def checkup(
     model: nn.Module,
-    batches: Iterable[Any] = (),
+    batches: Iterable[Any] | None = (),
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
 ) -> Report:
     """Look for what is wrong with the batch normalization of a model. The model stays exactly as it was.
 
     A running mean counts as far from that of the batches where the root mean square over the channels of
     (running mean − mean)/σ exceeds 0.3 + 2/√n for n examples, a running variance where that of the logarithm of the
     factor exceeds twice as much; the same limit, with n the examples of one batch, holds for the distance of the
-    outputs in training and in evaluation, in standard deviations of the outputs.
+    outputs in training and in evaluation, in standard deviations of the outputs. Where few examples make the variance
+    of a channel, as of a column that is rarely not 0, only these count. A single channel may be off by more,
+    1.5 + (1 + √(2 ln C))/√n for n of them and C channels.
 
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
             training mode counts as frozen.
         batches: inputs of the model, made as in training: tensors, tuples or lists of arguments (what is beyond the
             arguments of forward(), as the targets of a DataLoader, is left out), mappings of keyword arguments. Two
-            batches or more of 32 examples or more say most; without any only what needs no run is checked.
+            batches or more of 32 examples or more say most; of more than 32 batches, as from an endless loader, the
+            first 32 are taken. Without any only what needs no run is checked.
         optimizer: then weight decay is looked at, too.
-        ignore: codes of findings that are not to be reported.
+        ignore: codes of findings that are not to be reported, as a list or as in "BN202,BN501".
 
     Raises:
-        TypeError: a model that is no torch module, or batches that are one tensor.
+        TypeError: a model that is no torch module, batches that are one tensor, an optimizer that is none.
         ModelError: a ValueError: a compiled, scripted, quantized or lazy model; one that returns no tensor; the error
             that the model raises on a batch.
         ValueError: an unknown code to ignore, a batch without examples.
@@ -61,12 +69,13 @@ def checkup(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(batches, Tensor):
         raise TypeError("batches must be an iterable of batches, got one tensor: give [tensor]")
-    if unknown := sorted(set(ignore) - RULES.keys()):
-        raise ValueError(f"there are no findings {unknown}: the codes are {', '.join(RULES)}")
+    if optimizer is not None and not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    ignore = codes_of(ignore)
     _refuse(model)
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
-    taken = [batch_of(value, inner) for value in batches]
-    if any(batch.size == 0 for batch in taken):
+    taken = [batch_of(value, inner) for value in islice(() if batches is None else batches, MANY)]
+    if any(batch.agreed == 0 for batch in taken):
         raise ValueError("a batch has no examples")
     handed = {
         name: Handed(module.training, tuple(p.requires_grad for p in module.parameters(recurse=False)))
@@ -76,21 +85,33 @@ def checkup(
         copies = on_copies(inner)
         with torch.inference_mode(False), torch.no_grad(), copies, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            findings, layers, distances = _findings(inner, taken, handed)
+            findings, layers, distances, examples = _findings(inner, taken, handed)
     except ModelError:
         raise
     except ValueError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(" ".join(str(error).split())) from error
     findings += _of_wrappers(model, inner, layers, distances)
     if optimizer is not None:
         findings += _decay(layers, optimizer)
     return Report(
         in_order((f for f in findings if f.code not in ignore), layers),
         tuple(layers),
-        sum(batch.size or 1 for batch in taken),
+        examples,
         tuple(distances),
         tuple(sorted(ignore)),
     )
+
+
+def codes_of(words: str | Collection[str]) -> list[str]:
+    """Codes of findings, in a list or in one string between commas, in any case.
+
+    Raises:
+        ValueError: a code that there is not.
+    """
+    codes = [word.strip().upper() for word in (words.split(",") if isinstance(words, str) else words) if word.strip()]
+    if unknown := sorted(set(codes) - RULES.keys()):
+        raise ValueError(f"there are no findings {unknown}: the codes are {', '.join(RULES)}")
+    return codes
 
 
 def _refuse(model: nn.Module) -> None:
@@ -106,7 +127,7 @@ def _refuse(model: nn.Module) -> None:
 
 def _findings(
     model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
-) -> tuple[list[Finding], dict[str, nn.Module], list[Distance]]:
+) -> tuple[list[Finding], dict[str, nn.Module], list[Distance], int]:
     trials = Trials(model, batches)
     model.train()
     stay = {name for name, layer in trials.layers.items() if not layer.training}
@@ -114,20 +135,21 @@ def _findings(
     trials.frozen = frozen
     found = list(_of_state(trials, handed))
     if not batches or not trials.layers:
-        return found, trials.layers, []
+        return found, trials.layers, [], _examples(batches)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    trials.batches = [batch.to(device) for batch in batches]
+    trials.batches = _tried(lambda: [batch.to(device) for batch in batches])
     with trials.evaluating():
-        seen, outputs = _tried(lambda: trials.watch(trials.batches))
+        seen, outputs = _watched(trials)
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     found += _calls(seen)
     unlike = list(_unlike(seen))
     found += unlike
-    distances = [d for layer in seen.values() if (d := _distance(layer))]
+    examples = _examples(trials.batches)
+    distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not unlike:
-        found += _far([d for d in distances if d.layer not in known], sum(batch.size or 1 for batch in batches))
-    healthy = all(bool(output.isfinite().all()) for output in outputs)
+        found += _far([d for d in distances if d.layer not in known], examples)
+    healthy = all(bool(output.isfinite().all()) for output in outputs) or _masked(trials, outputs)
     with trials.evaluating():  # a model that draws random numbers in evaluation says something else every time
         steady = healthy and apart(trials.run(trials.batches[0]), outputs[0]) < SAME
     if steady:
@@ -138,7 +160,21 @@ def _findings(
     found += _in_training(trials, seen, outputs, judged=steady and not unlike)
     if steady:
         found += _pairs(trials)
-    return found, trials.layers, distances
+    return found, trials.layers, distances, examples
+
+
+def _masked(trials: Trials, outputs: list[Tensor]) -> bool:
+    """Whether outputs are infinite on purpose: in the same places in both modes, of finite parameters and inputs."""
+    given = [*trials.model.parameters(), *(tensor for batch in trials.batches for tensor in batch.tensors())]
+    if any(output.isnan().any() for output in outputs) or not all(tensor.isfinite().all() for tensor in given):
+        return False
+    with trials.normalizing():
+        try:
+            others = [trials.run(batch) for batch in trials.batches]
+        except Exception:  # one value per channel, as is said elsewhere
+            return True
+    places = [[torch.where(output.isinf(), output.sign(), 0) for output in side] for side in (outputs, others)]
+    return all(map(torch.equal, *places))
 
 
 def _tried(run: Any) -> Any:
@@ -148,6 +184,25 @@ def _tried(run: Any) -> Any:
         raise
     except Exception as error:
         raise ModelError(f"the model raises {type(error).__name__} on a batch: {_first_line(error)}") from error
+
+
+def _watched(trials: Trials) -> tuple[dict[str, Watched], list[Tensor]]:
+    """What arrives at the layers; where forward() takes no targets in its optional places, without them."""
+    try:
+        return _tried(lambda: trials.watch(trials.batches))
+    except ModelError:
+        short = [batch.short() for batch in trials.batches]
+        if all(len(a.args) == len(b.args) for a, b in zip(short, trials.batches, strict=True)):
+            raise
+        with suppress(Exception):
+            answer = trials.watch(short)
+            trials.batches = short
+            return answer
+        raise
+
+
+def _examples(batches: list[Batch]) -> int:
+    return sum(batch.size or 1 for batch in batches)
 
 
 def _first_line(error: Exception) -> str:
@@ -245,44 +300,84 @@ def _calls(seen: dict[str, Watched]) -> Iterator[Finding]:
             yield _finding("BN203", name, layer.calls, f"{layer.calls} calls in one forward pass")
 
 
-def _distance(layer: Watched) -> Distance | None:
+def _distance(layer: Watched, examples: int) -> Distance | None:
+    """Channels whose variance comes from fewer than INFORMED examples (columns that are rarely not 0) say too little.
+
+    There the running variance is not compared, and the means are in units of the larger standard deviation.
+    """
     mean, var = layer.module.running_mean, layer.module.running_var
-    if mean is None or var is None or layer.mean is None or layer.mean.shape != mean.shape:
+    if mean is None or var is None or not layer.moments or layer.moments.mean.shape != mean.shape:
         return None
     eps = getattr(layer.module, "eps", 1e-5)
-    variance = layer.variance + eps
-    shift = (mean.double() - layer.mean) / variance.sqrt()
-    factor = ((var.double() + eps) / variance).log()
+    seen, var = layer.moments, wide(var)
+    known = seen.informed >= INFORMED
+    shift = (wide(mean) - seen.mean) / (torch.where(known, seen.variance, seen.variance.maximum(var)) + eps).sqrt()
+    factor = torch.where(known, ((var + eps) / (seen.variance + eps)).log(), 0.0)
     if not (shift.isfinite().all() and factor.isfinite().all()):
         return None
-    return Distance(layer.name, float(shift.square().mean().sqrt()), float(factor.square().mean().sqrt()))
+    size = shift.abs().maximum(factor.abs() / 2)
+    allowed = _worst_limit(seen.informed.clamp(INFORMED, max(examples, INFORMED)), len(mean))
+    worst = int((size / allowed).argmax())
+    rms = (float(values.square().mean().sqrt()) for values in (shift, factor))
+    return Distance(
+        layer.name,
+        *rms,
+        limit(examples),
+        2 * limit(_carriers(layer, examples)),
+        worst,
+        float(size[worst]),
+        float(allowed[worst]),
+    )
 
 
-def limit(examples: int) -> float:
+def _carriers(layer: Watched, examples: int) -> float:
+    """How many examples the variances come from, at most all; a normal variable counts whole, of which 1/3 informs."""
+    informed = layer.moments.informed
+    return max(1.0, min(float(examples), 3 * float(informed[informed > 0].median()) if (informed > 0).any() else 1.0))
+
+
+def limit(examples: float) -> float:
     """How far apart statistics may be by chance, in standard deviations: pixels of one image are no new examples."""
     return 0.3 + 2 / math.sqrt(examples)
 
 
+def _worst_limit(informed: Tensor, channels: int) -> Tensor:
+    """The same for the worst of many channels: the largest of C normal errors is about √(2 ln C) of them."""
+    return 1.5 + (1 + math.sqrt(2 * math.log(channels))) / informed.sqrt()
+
+
 def _far(distances: list[Distance], examples: int) -> Iterator[Finding]:
-    allowed = limit(examples)
     for d in distances:
-        if d.mean > allowed or d.variance > 2 * allowed:
+        if d.mean > d.allowed_mean or d.variance > d.allowed_variance:
             message = (
-                f"running means {d.mean:.2f} standard deviations off (allowed {allowed:.2f} for {examples:,} examples),"
-                f" running variances by a factor of {math.exp(min(d.variance, 700)):.2f}"
-                f" (allowed {math.exp(2 * allowed):.2f})"
+                f"running means {d.mean:.2f} standard deviations off (allowed {d.allowed_mean:.2f} for {examples:,}"
+                f" examples), running variances by a factor of {_factor(d.variance)}"
+                f" (allowed {_factor(d.allowed_variance)})"
             )
             yield _finding("BN105", d.layer, max(d.mean, d.variance / 2), message)
+        elif d.worst > d.allowed_worst:
+            message = (
+                f"channel {d.channel} alone: its running mean is {d.worst:.2f} standard deviations off, or its running"
+                f" variance by a factor of {_factor(2 * d.worst)} (allowed {d.allowed_worst:.2f} and"
+                f" {_factor(2 * d.allowed_worst)} for the worst of all channels)"
+            )
+            yield _finding("BN105", d.layer, d.worst, message)
+
+
+def _factor(logarithm: float) -> str:
+    """Of a variance, from its logarithm."""
+    factor = math.exp(min(logarithm, 700))
+    return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
 def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
     """One-way analysis of variance of the examples' means between the batches, at the layer where it is largest."""
     worst, where, allowed = 0.0, "", 0.0
     for name, layer in seen.items():
-        groups = layer.batches[:: max(1, layer.calls)]
+        groups = [call.means for call in layer.seen[:: max(1, layer.calls)]]
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64, device=groups[0].device)
+        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
         means = torch.stack([g.mean(0) for g in groups])
         within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
         center = (sizes[:, None] * means).sum(0) / sizes.sum()
@@ -328,13 +423,14 @@ def _companions(trials: Trials) -> Iterator[Finding]:
         calls: dict[str, tuple[Tensor, Tensor]] = {}
 
         def keep(name: str, calls: dict = calls) -> Any:
-            def hook(module: nn.Module, args: tuple, output: Any) -> None:
-                if args and isinstance(args[0], Tensor) and isinstance(output, Tensor) and name not in calls:
-                    calls[name] = (args[0][:half].clone(), output[:half].clone())
+            def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+                x = arriving(args, kwargs)
+                if x is not None and isinstance(output, Tensor) and name not in calls:
+                    calls[name] = (x[:half].clone(), output[:half].clone())
 
             return hook
 
-        handles = [layer.register_forward_hook(keep(name)) for name, layer in trials.layers.items()]
+        handles = [layer.register_forward_hook(keep(name), with_kwargs=True) for name, layer in trials.layers.items()]
         try:
             with trials.evaluating(), hooked(handles):
                 outputs.append(trials.run(part))
@@ -353,6 +449,8 @@ def _companions(trials: Trials) -> Iterator[Finding]:
             and apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
         ]
         layer = next((name for name in trials.layers if name in guilty), "")
+        if not layer and batch.agreed != batch.size:
+            return  # of tensors of several lengths (a graph's nodes and edges) a part may be no part of the batch
         message = f"with other examples beside them, outputs change by {change:.2g} of their standard deviation"
         yield _finding("BN107", layer, change, message)
 
@@ -387,7 +485,9 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
             message = f"momentum={momentum:g}: batches in training moved no statistic"
             yield _finding("BN103", name, momentum, message)
     if judged and not any(isinstance(layer.module, nn.SyncBatchNorm) for layer in active.values()):
-        yield from _gap(outputs, with_batch, min(batch.size or 1 for batch in trials.batches))
+        smallest = min(batch.size or 1 for batch in trials.batches)
+        carried = (_carriers(layer, 10**9) / len(trials.batches) for layer in active.values() if layer.moments)
+        yield from _gap(outputs, with_batch, max(1.0, min(smallest, *carried)))
     yield from _dropout(trials, plain)
 
 
@@ -395,7 +495,7 @@ def _statistics(layer: nn.Module) -> list[Tensor]:
     return [t.clone() for t in (layer.running_mean, layer.running_var) if t is not None]
 
 
-def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: int) -> Iterator[Finding]:
+def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: float) -> Iterator[Finding]:
     try:
         one, other = torch.cat(evaluated), torch.cat(with_batch)
     except RuntimeError:  # outputs of different shapes
@@ -423,10 +523,11 @@ def _dropout(trials: Trials, plain: dict[str, Watched]) -> Iterator[Finding]:
     except Exception:  # what a model does in training alone, as taking targets, is not asked for here
         return
     for name, layer in plain.items():
-        if layer.mean is None or noisy[name].mean is None or noisy[name].mean.shape != layer.mean.shape:
+        quiet, loud = layer.moments, noisy[name].moments
+        if not quiet or not loud or loud.mean.shape != quiet.mean.shape:
             continue
-        live = layer.variance > 1e-6 * layer.variance.max()
-        larger = float((noisy[name].variance / layer.variance)[live].log().mean()) if live.any() else 0.0
+        live = quiet.variance > 1e-6 * quiet.variance.max()
+        larger = float((loud.variance / quiet.variance)[live].log().mean()) if live.any() else 0.0
         if larger > DROPOUT:
             factor = math.exp(larger)
             yield _finding(
@@ -453,14 +554,14 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
     with trials.evaluating():
         whole = trials.run(batch)
 
-        def same(group: list) -> bool:
+        def change(group: list) -> float:
             with folded(trials, group):
-                return apart(trials.run(batch), whole) < SAME
+                return apart(trials.run(batch), whole)
 
-        good = unchanged(candidates, same)
-    for pair in candidates:
-        if pair not in good:
-            reasons[pair[0], pair[2]] = "its output is used elsewhere, too"
+        good = unchanged(candidates, lambda group: change(group) < SAME)
+        for pair in candidates:
+            if pair not in good:
+                reasons[pair[0], pair[2]] = _why_changed(change([pair]), trials.arrived[pair[2]][2])
     plain = [pair for pair in good if not is_transposed(pair[1])]
     if plain:
         shown = ", ".join(f"{name} and {layer}" for name, _, layer in plain[:3]) + (
@@ -471,6 +572,14 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
         yield _finding("BN503", layer, 1, f"after {name}, a transposed convolution")
     for (name, layer), reason in reasons.items():
         yield _finding("BN502", layer, 1, f"after {name}: {reason}")
+
+
+def _why_changed(change: float, dtype: torch.dtype) -> str:
+    """Why a trial changed the outputs by so many standard deviations, though nothing spoke against it."""
+    if dtype in (torch.float16, torch.bfloat16) and change < ROUNDING_IN_HALF:
+        kind = str(dtype).removeprefix("torch.")
+        return f"in {kind} rounding changes the outputs by {change:.2g} standard deviations; in float32 it may fold"
+    return "its output is used elsewhere, too"
 
 
 def _without_effect(trials: Trials, batch: Batch, biased: list) -> list:

@@ -50,11 +50,20 @@ class Distance:
     Attributes:
         mean: root mean square over the channels of (running mean − mean) / standard deviation.
         variance: root mean square over the channels of the logarithm of running variance / variance.
+        allowed_mean, allowed_variance: how large these may be.
+        channel: the one that is worst, for the examples that it has.
+        worst: of it, the distance of the mean, or half the logarithm of the variances' ratio if that is larger.
+        allowed_worst: how large `worst` may be.
     """
 
     layer: str
     mean: float
     variance: float
+    allowed_mean: float
+    allowed_variance: float
+    channel: int
+    worst: float
+    allowed_worst: float
 
 
 @dataclass(frozen=True, repr=False)

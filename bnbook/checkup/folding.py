@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .trials import Trials
+from .trials import SAME, Trials, apart, arriving
 
 
 def is_transposed(weights: nn.Module) -> bool:
@@ -19,15 +20,20 @@ def is_transposed(weights: nn.Module) -> bool:
 def why_not(trials: Trials, name: str, weights: nn.Module, layer: str) -> str:
     """Why a layer cannot be folded into the weights before it, as far as that can be known without a trial."""
     norm = trials.layers[layer]
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+    if norm.running_mean is None:
         return "it has no running statistics"
+    if {"weight", "bias"} - weights._parameters.keys():
+        return f"the weights of {name} are computed from others (weight or spectral normalization, pruning)"
     if trials.uses[name] > 1:
         return f"{name} is called {trials.uses[name]} times"
-    calls, axes = trials.arrived[layer]
+    calls, axes, dtype = trials.arrived[layer]
     if calls > 1:
         return f"{layer} is called {calls} times"
     if isinstance(weights, nn.Linear) and axes > 2:
         return "the linear layer makes the last axis, the channels are on axis 1"
+    with trials.evaluating():
+        if affine(norm, axes, dtype) is None:
+            return f"{layer} does more than normalize: what else its class, {type(norm).__name__}, does would be lost"
     return ""
 
 
@@ -38,7 +44,8 @@ def folded(trials: Trials, pairs: Sequence[tuple[str, nn.Module, str]]) -> Itera
     handles = []
     try:
         for _, weights, layer in pairs:
-            scale, shift = affine(trials.layers[layer])
+            _, axes, dtype = trials.arrived[layer]
+            scale, shift = affine(trials.layers[layer], axes, dtype)
             for tensor in (weights.weight, weights.bias):
                 if tensor is not None:
                     before.append((tensor, tensor.clone()))
@@ -46,10 +53,11 @@ def folded(trials: Trials, pairs: Sequence[tuple[str, nn.Module, str]]) -> Itera
             if weights.bias is not None:
                 weights.bias.mul_(scale)
 
-            def shifted(module: nn.Module, args: tuple, output: Tensor, shift: Tensor = shift) -> Tensor:
-                return args[0] + shift.reshape(-1, *[1] * (args[0].ndim - 2))
+            def shifted(module: nn.Module, args: tuple, kwargs: dict, output: Tensor, shift: Tensor = shift) -> Tensor:
+                x = arriving(args, kwargs)
+                return x + shift.reshape(-1, *[1] * (x.ndim - 2))
 
-            handles.append(trials.layers[layer].register_forward_hook(shifted))
+            handles.append(trials.layers[layer].register_forward_hook(shifted, with_kwargs=True))
         yield
     finally:
         for handle in handles:
@@ -58,13 +66,33 @@ def folded(trials: Trials, pairs: Sequence[tuple[str, nn.Module, str]]) -> Itera
             tensor.copy_(value)
 
 
-def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What the layer does in evaluation: (scale, shift), per channel."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -scale * norm.running_mean
-    return scale, shift if norm.bias is None else shift + norm.bias
+def affine(norm: nn.Module, axes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """What the layer does in evaluation, (scale, shift) per channel; None where it does something else besides.
+
+    Of torch's layers they are computed, of other classes measured at 0 and 1; then both are tried on numbers around
+    the running mean.
+    """
+    mean, std = norm.running_mean, (norm.running_var + getattr(norm, "eps", 1e-5)).sqrt()
+    places = [1, -1, *[1] * (axes - 2)]
+
+    def answer(x: Tensor) -> Tensor:
+        return norm(x.to(dtype).expand(4, len(mean), *[2] * (axes - 2)))
+
+    try:
+        if isinstance(norm, _BatchNorm):
+            scale = 1 / std if norm.weight is None else norm.weight / std
+            shift = -scale * mean if norm.bias is None else norm.bias - scale * mean
+        else:
+            at_0, at_1 = (
+                answer(mean.new_full([1, len(mean), *places[2:]], value))[0].flatten(1)[:, 0] for value in (0.0, 1.0)
+            )
+            scale, shift = at_1 - at_0, at_0
+        x = (mean + 3 * std * torch.arange(4.0 * len(mean), device=mean.device).sin().reshape(4, -1)).to(dtype)
+        x = x.reshape(4, len(mean), *[1] * (axes - 2))
+        far = apart(answer(x), (x * scale.reshape(places) + shift.reshape(places)).expand_as(answer(x)))
+    except Exception:  # a layer that takes no such numbers
+        return (scale, shift) if type(norm).__module__.startswith("torch.") else None
+    return (scale, shift) if far < max(SAME, 16 * torch.finfo(dtype).eps) else None
 
 
 def _scaled(weights: nn.Module, scale: Tensor) -> Tensor:

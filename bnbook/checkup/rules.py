@@ -250,7 +250,8 @@ _ALL: tuple[Rule, ...] = (
         "info",
         "a pair that looks foldable and is not",
         "The layer follows a convolution or a linear layer directly, and folding it would change the outputs: the"
-        " weights are used more than once, or their output is used elsewhere, or the channels are on another axis.",
+        " weights are used more than once or are computed from others, or their output is used elsewhere, or the"
+        " channels are on another axis, or the layer does more than normalize.",
         "Leave it as it is; check what a tool that folds by itself has done with it.",
         _PLACE,
     ),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
+FLAT = 1e-3  # of their size: outputs that vary by less are the same for all examples
+ROUNDED = 1e-6  # of a mean: a standard deviation below is that of rounding
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -31,23 +34,70 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 @dataclasses.dataclass
 class Batch:
-    """Arguments of one call."""
+    """Arguments of one call; `needed` of those without a name have no default."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    needed: int = 1000
+    examples: int | None = None  # as counted at the layers, where the tensors do not agree
+
+    @property
+    def agreed(self) -> int | None:
+        """Examples, where all tensors agree about their number."""
+        sizes = {value.shape[0] if value.ndim else None for value in self.tensors()}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @property
     def size(self) -> int | None:
-        """Examples, where all tensors agree about their number."""
-        sizes = {value.shape[0] if value.ndim else None for value in _tensors([self.args, self.kwargs])}
-        return sizes.pop() if len(sizes) == 1 else None
+        """Examples, where that is known."""
+        return self.examples or self.agreed
+
+    def tensors(self) -> Iterator[Tensor]:
+        return _tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
-        """The first examples alone."""
-        return _mapped(self, lambda tensor: tensor[:number])
+        """The first examples alone; tensors of another length are no examples."""
+        size = self.size
+        return _mapped(self, lambda tensor: tensor[:number] if tensor.ndim and len(tensor) == size else tensor)
 
     def to(self, device: torch.device) -> Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
+
+    def short(self) -> Batch:
+        """Without the arguments that have a default: a DataLoader's targets are no masks."""
+        return dataclasses.replace(self, args=self.args[: self.needed])
+
+    def count(self, arrived: Collection[int]) -> None:
+        """Count the examples by how many arrived at the layers, call by call.
+
+        The tensors are believed where they agree and the layers see as many, or several of each (tokens, regions);
+        else the first tensor that is as long as what arrives; else the least that arrives.
+        """
+        agreed = self.agreed
+        if not arrived or (agreed and (agreed in arrived or all(number % agreed == 0 for number in arrived))):
+            return
+        lengths = [len(tensor) for tensor in self.tensors() if tensor.ndim]
+        self.examples = next((length for length in lengths if length in arrived), min(arrived))
+
+
+class Call(NamedTuple):
+    """What arrived in one call: of each example and channel the mean and the variance, (N, C), over `size` values."""
+
+    means: Tensor
+    variances: Tensor
+    size: int
+
+
+class Moments(NamedTuple):
+    """Of every channel, over all calls.
+
+    informed: how many examples the variance comes from, (Σ s)²/Σ s² for examples that give s to the sum of squares: all
+    of them where each gives the same, one where a single example does; 0 where the channel was constant.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    informed: Tensor
 
 
 @dataclasses.dataclass
@@ -59,34 +109,41 @@ class Watched:
     calls: int = 0  # in one forward pass, the most
     axes: int = 0  # of what arrives
     smallest: int = 0  # values per channel in one call, the fewest; 0: none
-    count: int = 0
-    mean: Tensor | None = None
-    squares: Tensor | None = None  # of the deviations, summed
-    batches: list[Tensor] = dataclasses.field(default_factory=list)  # per call the mean of each example and channel
+    seen: list[Call] = dataclasses.field(default_factory=list)
 
     def add(self, x: Tensor) -> None:
-        """Merge the values of one call into the moments, by Chan's formula."""
+        """Keep the moments of one call."""
         if x.ndim < 2 or not x.numel():
             return
         self.axes = x.ndim
-        x = x.detach().flatten(2) if x.ndim > 2 else x.detach().double()[:, :, None]
-        variances, means = torch.var_mean(x, 2, correction=0)  # of each example and channel: one pass over the input
-        means, size = means.double(), x.shape[2]
-        count, mean = len(x) * size, means.mean(0)
-        squares = size * (variances.double() + (means - mean) ** 2).sum(0)
-        self.smallest = min(self.smallest or count, count)
-        self.batches.append(means)
-        if self.mean is None:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
-        total, delta = self.count + count, mean - self.mean
-        self.squares = self.squares + squares + delta**2 * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        if x.ndim == 2:
+            means, variances, size = wide(x), torch.zeros(x.shape, dtype=torch.float64), 1
+        else:
+            x = x.detach().flatten(2)
+            variances, means = torch.var_mean(x if x.dtype == torch.float64 else x.float(), 2, correction=0)
+            means, variances, size = wide(means), wide(variances), x.shape[2]
+        self.smallest = min(self.smallest or len(x) * size, len(x) * size)
+        self.seen.append(Call(means, variances, size))
 
-    @property
-    def variance(self) -> Tensor:
-        return self.squares / self.count
+    @cached_property
+    def moments(self) -> Moments | None:
+        """Of all calls; None where there was none. Not to be asked for before the last call."""
+        return moments(self.seen) if self.seen else None
+
+
+def moments(calls: Sequence[Call]) -> Moments:
+    """The moments of several calls together."""
+    count = sum(len(call.means) * call.size for call in calls)
+    mean = sum(call.size * call.means.sum(0) for call in calls) / count
+    squares = torch.cat([call.size * (call.variances + (call.means - mean) ** 2) for call in calls])
+    variance = squares.sum(0) / count
+    informed = squares.sum(0) ** 2 / (squares**2).sum(0).clamp_min(1e-300)
+    return Moments(mean, variance, torch.where(variance > (ROUNDED * mean) ** 2, informed, 0.0))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float64, on the CPU: not every device has it."""
+    return tensor.detach().cpu().double()
 
 
 class Trials:
@@ -96,13 +153,16 @@ class Trials:
         self.model, self.batches = model, batches
         self.layers = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
         self.frozen: set[str] = set()
-        self.uses: dict[str, int] = {}  # of weights, and below (calls, axes) of layers: what `pairs` has seen
-        self.arrived: dict[str, tuple[int, int]] = {}
+        self.uses: dict[str, int] = {}  # of weights, and below (calls, axes, kind) of layers: what `pairs` has seen
+        self.arrived: dict[str, tuple[int, int, torch.dtype]] = {}
 
     def run(self, batch: Batch) -> Tensor:
         """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
         batch = _mapped(batch, torch.clone)
-        return output_of(self.model(*batch.args, **batch.kwargs))
+        try:
+            return output_of(self.model(*batch.args, **batch.kwargs))
+        except SystemExit as error:
+            raise ModelError(f"the model raises SystemExit on a batch: {error}") from error
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -136,15 +196,18 @@ class Trials:
             calls = dict.fromkeys(seen, 0)
 
             def listen(name: str, calls: dict[str, int] = calls) -> Callable:
-                def hook(module: nn.Module, args: tuple) -> None:
+                def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
                     calls[name] += 1
-                    if args and isinstance(args[0], Tensor):
-                        seen[name].add(args[0])
+                    if (x := arriving(args, kwargs)) is not None:
+                        seen[name].add(x)
 
                 return hook
 
-            with hooked((module.register_forward_pre_hook(listen(name)) for name, module in self.layers.items())):
+            with hooked(
+                module.register_forward_pre_hook(listen(name), with_kwargs=True) for name, module in self.layers.items()
+            ):
                 outputs.append(self.run(batch))
+            batch.count({len(layer.seen[-1].means) for name, layer in seen.items() if calls[name] and layer.seen})
             for name, number in calls.items():
                 seen[name].calls = max(seen[name].calls, number)
         return seen, outputs
@@ -174,11 +237,12 @@ class Trials:
             return hook
 
         def look(layer: str) -> Callable:
-            def hook(module: nn.Module, args: tuple) -> None:
-                calls, _ = self.arrived.get(layer, (0, 0))
-                self.arrived[layer] = (calls + 1, args[0].ndim if args else 0)
+            def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+                x = arriving(args, kwargs)
+                calls, *_ = self.arrived.get(layer, (0,))
+                self.arrived[layer] = (calls + 1, *((0, torch.float32) if x is None else (x.ndim, x.dtype)))
                 for tensor, version, name, weights in made:
-                    if args and args[0] is tensor and tensor._version == version:
+                    if x is tensor and tensor._version == version:
                         found.append((name, weights, layer))
 
             return hook
@@ -188,7 +252,7 @@ class Trials:
                 if isinstance(module, WEIGHTED):
                     yield module.register_forward_hook(keep(name))
             for name, module in self.layers.items():
-                yield module.register_forward_pre_hook(look(name))
+                yield module.register_forward_pre_hook(look(name), with_kwargs=True)
 
         few = self.few()
         with self.evaluating(), hooked(hooks()):
@@ -208,10 +272,20 @@ def unchanged(group: Sequence[Any], same: Callable[[Sequence[Any]], bool]) -> li
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """Root mean square of the difference, in standard deviations of the second."""
-    a, b = a.double(), b.double()
-    spread = (b - b.mean(0, keepdim=True)).square().mean().sqrt() if len(b) > 1 else b.square().mean().sqrt()
-    return float((a - b).square().mean().sqrt() / spread.clamp_min(1e-12))
+    """Root mean square of the difference, in standard deviations of the second.
+
+    Infinite values that both have in the same places, as masks put them there, are no difference. Where the second is
+    flat, its standard deviation counts as FLAT of the larger root mean square: else rounding would be many of them.
+    """
+    a, b = wide(a), wide(b)
+    masked = a.isinf() & (a == b)
+    a, b = a.masked_fill(masked, 0.0), b.masked_fill(masked, 0.0)
+    spread = _rms(b - b.mean(0, keepdim=True)) if len(b) > 1 else _rms(b)
+    return float(_rms(a - b) / spread.maximum(FLAT * _rms(a).maximum(_rms(b))).clamp_min(1e-300))
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt()
 
 
 def batch_of(value: Any, model: nn.Module) -> Batch:
@@ -223,9 +297,19 @@ def batch_of(value: Any, model: nn.Module) -> Batch:
         return Batch((), dict(value))
     if type(value) not in (tuple, list):
         return Batch((value,), {})
-    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-    places = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
-    return Batch(tuple(value) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(value)[:places], {})
+    while isinstance(model, torch.optim.swa_utils.AveragedModel):  # its forward() takes anything, that within does not
+        model = model.module
+    kinds = inspect.Parameter
+    parameters = inspect.signature(model.forward).parameters.values()
+    places = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    everything = any(p.kind == kinds.VAR_POSITIONAL for p in parameters)
+    needed = max(1, sum(p.default is kinds.empty for p in places)) if places else len(value)
+    return Batch(tuple(value) if everything else tuple(value)[: len(places)], {}, needed)
+
+
+def arriving(args: tuple, kwargs: dict) -> Tensor | None:
+    """What a layer is called with: its first tensor, with a name or without."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
 def output_of(value: Any) -> Tensor:
@@ -263,7 +347,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Batch):
-        return Batch(_mapped(value.args, change), _mapped(value.kwargs, change))
+        return dataclasses.replace(value, args=_mapped(value.args, change), kwargs=_mapped(value.kwargs, change))
     if isinstance(value, Mapping):
         return {name: _mapped(part, change) for name, part in value.items()}
     if type(value) in (list, tuple):

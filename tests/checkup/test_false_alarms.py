@@ -1,0 +1,120 @@
+"""What looks like a fault and is none, beside what looks the same and is one."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch import nn
+
+from bnbook.checkup import checkup
+
+
+def severe(report) -> dict[str, str]:
+    """The layer of each warning and error, by code."""
+    return {f.code: f.layer for f in report.findings if f.severity != "info"}
+
+
+def settled(model: nn.Module, x: torch.Tensor, size: int = 100) -> nn.Module:
+    """The model after training-mode passes over batches of x: each layer has the statistics of what arrives at it."""
+    for _ in range(3):
+        for part in x.split(size):
+            model(part)
+    return model
+
+
+# --- what the batches cannot tell ------------------------------------------------------------------------------------
+
+
+def rare(number: int, columns: int, seed: int) -> torch.Tensor:
+    """Twenty normal columns, then columns that are 1 in one of a hundred to one of ten thousand examples, else 0."""
+    generator = torch.Generator().manual_seed(seed)
+    often = torch.logspace(-4, -2, columns)
+    ones = torch.rand(number, columns, generator=generator) < often
+    return torch.cat([torch.randn(number, 20, generator=generator), ones.float()], 1)
+
+
+@pytest.mark.parametrize("columns", [50, 500])
+def test_rare_columns_are_no_finding(columns):
+    model = settled(nn.Sequential(nn.BatchNorm1d(20 + columns, momentum=0.01)), rare(50_000, columns, 0), 128)
+    report = checkup(model, rare(256, columns, 1).split(128))
+    assert "BN105" not in severe(report), report.text()
+    missing = rare(256, columns, 1) + 3 * torch.nn.functional.one_hot(torch.tensor(5), 20 + columns)
+    assert severe(checkup(model, missing.split(128)))["BN105"] == "0"
+
+
+def test_a_column_that_is_constant_here_is_judged_by_its_own_spread():
+    """A column that was normal in training and is 0 here is as likely as 0 was; one that is 6 is not."""
+    model = settled(nn.Sequential(nn.BatchNorm1d(4)), torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
+    for value, found in ((0.0, False), (6.0, True)):
+        x[:, 2] = value
+        report = checkup(model, x.split(100))
+        assert ("BN105" in severe(report)) == found, report.text()
+    assert report.distances[0].channel == 2
+
+
+def test_one_bad_channel_among_many_is_found_and_named():
+    generator = torch.Generator().manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm1d(512)), torch.randn(5000, 512, generator=generator))
+    batches = torch.randn(256, 512, generator=generator).split(128)
+    healthy = checkup(model, batches)
+    assert severe(healthy) == {}, healthy.text()
+    for change in (lambda norm: norm.running_mean[300].add_(4), lambda norm: norm.running_var[300].mul_(100)):
+        bad = settled(nn.Sequential(nn.BatchNorm1d(512)), torch.randn(5000, 512, generator=generator))
+        change(bad[0])
+        report = checkup(bad, batches)
+        (finding,) = (f for f in report.findings if f.code == "BN105")
+        assert report.distances[0].mean < 0.3 and report.distances[0].variance < 0.6  # diluted, over the channels
+        assert finding.message.startswith("channel 300 alone") and report.distances[0].channel == 300
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+class Answers(nn.Module):
+    """A layer, a linear one after it, and what `answer` makes of it."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.norm, self.out, self.answer = nn.BatchNorm1d(8), nn.Linear(8, 5), answer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer(self.out(self.norm(x)))
+
+
+def answering(answer) -> tuple[nn.Module, list[torch.Tensor]]:
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    return settled(Answers(answer), x), list(x[:200].split(100))
+
+
+FORBIDDEN = torch.tensor([False, True, False, False, True])
+
+
+def test_masked_outputs_are_no_error():
+    model, batches = answering(lambda y: y.masked_fill(FORBIDDEN, -torch.inf))
+    assert severe(checkup(model, batches)) == {}
+    model.norm.running_mean += 2  # and are compared where they are not masked
+    assert {"BN105", "BN106"} == severe(checkup(model, batches)).keys()
+
+
+@pytest.mark.parametrize("fault", ["overflow", "weight", "NaN"])
+def test_outputs_that_are_infinite_by_mistake_are_an_error(fault):
+    ways = {"overflow": lambda y: (1e3 * y).exp(), "weight": lambda y: y, "NaN": lambda y: y / 0 - y / 0}
+    model, batches = answering(ways[fault])
+    if fault == "weight":
+        with torch.no_grad():
+            model.out.bias[2] = torch.inf
+    assert severe(checkup(model, batches)) == {"BN109": ""}
+
+
+def test_outputs_that_are_flat_have_no_absurd_distance():
+    model, batches = answering(lambda y: 5 + 1e-9 * y.double())
+    model.norm.running_mean += 2
+    found = severe(checkup(model, batches))
+    assert found.keys() == {"BN105"}, found
+    model, batches = answering(lambda y: 5 + y)
+    model.norm.running_mean += 2
+    assert "BN106" in severe(checkup(model, batches))
