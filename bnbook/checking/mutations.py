@@ -26,7 +26,7 @@ MODULES = ("np", "numpy", "torch", "math", "jnp", "copy")
 GRADIENT = re.compile(r"^(grad|d_?(gamma|beta|w|b|x|y|weight|bias|out))", re.I)
 EPS, MOMENTUM = re.compile(r"eps", re.I), re.compile(r"momentum|^alpha$|^decay$", re.I)
 COUNT = re.compile(r"^(m|n|N|M|B|count|n_?values|batch_size|num_values)$")
-ARRAY = re.compile(r"^(x|g|dy|dout|y|inputs?|grad\w*|upstream|batch|images)$")
+ARRAY = re.compile(r"^(x|g|dy|d_?out|y|inputs?|grad\w*|upstream|batch|images)$")
 X_HAT = re.compile(r"^(x_?hat|x_?norm\w*|normalized)$", re.I)
 
 Found = tuple[str, "ast.AST | list[ast.stmt]", str]
