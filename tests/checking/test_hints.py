@@ -253,7 +253,7 @@ NAMED = {
         "the other way round": "with the given momentum",
         "root of the momentum": "The root is that of what is left",
     },
-    "ch20.stall": {"the goal": "it never gets there", "the goal, rounded": "rounded; it never gets there"},
+    "ch20.stall": {"the goal": "the goal; it never", "the goal, rounded": "rounded; it never gets there"},
 }
 LONG = ("ch01.weight_std",)
 
