@@ -276,6 +276,19 @@ NAMED = {
         "k degrees of freedom": "degree of freedom",
         "reversed": "a − b",
     },
+    "ch20.leaves": {
+        "sign": "The sign is wrong",
+        "mean not divided": "divided by the wrong standard deviation",
+        "factor to zero": "has the factor 1, not 0",
+        "variance": "take its root",
+    },
+    "ch20.momentum": {
+        "shared out": "The parts are not added",
+        "what is left": "what is left, not what is taken",
+        "the other way round": "with the given momentum",
+        "root of the momentum": "The root is that of what is left",
+    },
+    "ch20.stall": {"the goal": "the goal; it never", "the goal, rounded": "rounded; it never gets there"},
 }
 LONG = ("ch01.weight_std",)
 

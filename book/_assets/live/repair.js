@@ -49,7 +49,7 @@
         ["average", "moving average"],
         ["anew", "collected anew (update_bn)"],
       ]);
-      this.slider("k", "batches in training mode", { min: 0, max: MOST, value: 0, text: String });
+      this.slider("k", "batches", { min: 0, max: MOST, value: 0, text: String });
       this.slider("alpha", "α", { min: 0, max: ALPHAS.length - 1, value: ALPHAS.indexOf(0.1), map: (i) => ALPHAS[i], text: String });
       this.buttons("Batches", [
         ["one batch", () => this.set("k", Math.min(MOST, this.now.k + 1))],
