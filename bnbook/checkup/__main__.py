@@ -31,8 +31,8 @@ is given: hand it over as it is trained, after model.train() and whatever you fr
   python -m bnbook.checkup model.onnx
   python -m bnbook.checkup --explain BN105
 
-Of an ONNX file the state of its layers is read, with the package onnx; nothing of it is run. Else the code is run on this computer, as you. Exit status: 0 without errors and warnings, 1 with, 2 where nothing could be
-checked.
+Of an ONNX file the state of its layers is read, with the package onnx; nothing of it is run. Else the code is run on
+this computer, as you. Exit status: 0 without errors and warnings, 1 with, 2 where nothing could be checked.
 """
 
 

@@ -92,7 +92,9 @@ def _constants(graph: Any) -> dict[str, np.ndarray]:
         if node.op_type == "Identity" and node.input[0] in known:  # exporters let equal tensors share one
             known[node.output[0]] = known[node.input[0]]
         elif node.op_type == "Constant":
-            known |= {node.output[0]: numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"}
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    known[node.output[0]] = numpy_helper.to_array(attribute.t)
     return known
 
 

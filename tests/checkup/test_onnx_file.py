@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 
+import onnx
 import torch
 from onnx import helper, numpy_helper
 from torch import nn
