@@ -18,6 +18,7 @@ from torch import nn
 
 from .check import checkup, codes_of
 from .findings import Report
+from .onnx_file import NotReadable, checkup_onnx
 from .rules import RULES, Rule
 
 EPILOG = """\
@@ -27,10 +28,11 @@ is given: hand it over as it is trained, after model.train() and whatever you fr
 
   python -m bnbook.checkup my_model.py:make
   python -m bnbook.checkup package.models:make --ignore BN202,BN501 --json
+  python -m bnbook.checkup model.onnx
   python -m bnbook.checkup --explain BN105
 
-The code is run on this computer, as you. Exit status: 0 without errors and warnings, 1 with, 2 where nothing could be
-checked.
+Of an ONNX file the state of its layers is read, with the package onnx; nothing of it is run. Else the code is run on
+this computer, as you. Exit status: 0 without errors and warnings, 1 with, 2 where nothing could be checked.
 """
 
 
@@ -46,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = result.add_mutually_exclusive_group(required=True)
-    what.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
+    what.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION, or FILE.onnx")
     what.add_argument("--explain", type=_code, metavar="CODE", help="what a finding means, and what mends it")
     what.add_argument("--list", action="store_true", help="the codes, a line each")
     result.add_argument("--ignore", type=_codes, default=[], metavar="CODES", help="not to be reported: BN202,BN501")
@@ -152,6 +154,11 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _report(target: str, ignore: list[str]) -> Report:
+    if target.lower().endswith(".onnx"):
+        try:
+            return checkup_onnx(target, ignore)
+        except NotReadable as error:
+            raise CannotLoad(" ".join(str(error).split())) from error
     function = load(target)
     try:
         made = function()

@@ -16,7 +16,20 @@ from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
-from .trials import SAME, Batch, ModelError, Trials, Watched, apart, arriving, batch_of, hooked, unchanged, wide
+from .trials import (
+    SAME,
+    Batch,
+    ModelError,
+    Trials,
+    Watched,
+    apart,
+    arriving,
+    batch_of,
+    hooked,
+    moments,
+    unchanged,
+    wide,
+)
 
 MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
@@ -93,6 +106,7 @@ def checkup(
     findings += _of_wrappers(model, inner, layers, distances)
     if optimizer is not None:
         findings += _decay(layers, optimizer)
+        findings += _left_out(inner, layers, handed, optimizer)
     return Report(
         in_order((f for f in findings if f.code not in ignore), layers),
         tuple(layers),
@@ -141,10 +155,10 @@ def _findings(
     with trials.evaluating():
         seen, outputs = _watched(trials)
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
-    found += _calls(seen)
+    examples = _examples(trials.batches)
+    found += _calls(seen, examples)
     unlike = list(_unlike(seen))
     found += unlike
-    examples = _examples(trials.batches)
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not unlike:
@@ -190,7 +204,10 @@ def _watched(trials: Trials) -> tuple[dict[str, Watched], list[Tensor]]:
     """What arrives at the layers; where forward() takes no targets in its optional places, without them."""
     try:
         return _tried(lambda: trials.watch(trials.batches))
-    except ModelError:
+    except ModelError as error:
+        if isinstance(error.__cause__, RuntimeError) and "grad" in str(error.__cause__):  # torch.autograd.grad, within
+            trials.grad = True
+            return _tried(lambda: trials.watch(trials.batches))
         short = [batch.short() for batch in trials.batches]
         if all(len(a.args) == len(b.args) for a, b in zip(short, trials.batches, strict=True)):
             raise
@@ -235,10 +252,15 @@ def _of_state(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
                 yield _finding("BN108", name, torch.finfo(mean.dtype).bits, f"running statistics in {kind}")
             momentum = getattr(layer, "momentum", 0.1)
             if momentum is None:
-                yield _finding("BN104", name, 0, "momentum=None: all batches since the beginning weigh the same")
+                yield _finding(
+                    "BN104", name, 0, "momentum=None: all batches since the beginning weigh the same", "info"
+                )
+            elif momentum < 0 or momentum > 1:
+                message = f"momentum={momentum:g}: the running statistics move away from those of the batches"
+                yield _finding("BN104", name, momentum, message, "warning")
             elif momentum >= 0.5:
                 message = f"momentum={momentum:g}: the last batch alone makes {momentum:.0%} of the statistics"
-                yield _finding("BN104", name, momentum, message)
+                yield _finding("BN104", name, momentum, message, "info")
         training, learns = handed[name]
         if handed[""].training and learns:
             if not training and any(learns):
@@ -272,6 +294,20 @@ def _decay(layers: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> It
             yield _finding("BN304", "", group["weight_decay"], message)
 
 
+def _left_out(
+    model: nn.Module, layers: dict[str, nn.Module], handed: dict[str, Handed], optimizer: torch.optim.Optimizer
+) -> Iterator[Finding]:
+    """Layers whose statistics move while the optimizer does not have their γ and β, though it has other parameters."""
+    kept = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not handed[""].training or not any(id(p) in kept for p in model.parameters()):
+        return
+    for name, layer in layers.items():
+        own = list(layer.parameters(recurse=False))
+        if handed[name].training and any(handed[name].learns) and not any(id(p) in kept for p in own):
+            message = "the optimizer does not have γ and β, and the statistics still move"
+            yield _finding("BN302", name, len(own), message)
+
+
 def _of_wrappers(
     model: nn.Module, inner: nn.Module, layers: dict[str, nn.Module], distances: list[Distance]
 ) -> Iterator[Finding]:
@@ -292,12 +328,30 @@ def _of_wrappers(
 # --- what arrives ----------------------------------------------------------------------------------------------------
 
 
-def _calls(seen: dict[str, Watched]) -> Iterator[Finding]:
+def _calls(seen: dict[str, Watched], examples: int) -> Iterator[Finding]:
     for name, layer in seen.items():
         if not layer.calls:
             yield _finding("BN204", name, 0, "none of these batches reaches it")
         elif layer.calls > 1:
-            yield _finding("BN203", name, layer.calls, f"{layer.calls} calls in one forward pass")
+            alike = _alike(layer, examples)
+            message = f"{layer.calls} calls in one forward pass"
+            message += ", of inputs so alike that one mixture fits all" if alike else ""
+            yield _finding("BN203", name, layer.calls, message, "info" if alike else "warning")
+
+
+def _alike(layer: Watched, examples: int) -> bool:
+    """Whether every call brings the same statistics, as with two images of one kind: then sharing them is right."""
+    if not layer.seen or len(layer.seen) % layer.calls:
+        return False
+    together = layer.moments
+    for call in range(layer.calls):
+        one = moments(layer.seen[call :: layer.calls])
+        shift = (one.mean - together.mean) / (together.variance + 1e-5).sqrt()
+        factor = ((one.variance + 1e-5) / (together.variance + 1e-5)).log()
+        allowed = limit(examples)
+        if not (shift.square().mean().sqrt() < allowed and factor.square().mean().sqrt() < 2 * allowed):
+            return False
+    return True
 
 
 def _distance(layer: Watched, examples: int) -> Distance | None:

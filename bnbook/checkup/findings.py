@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from .rules import RULES, Severity
 
 ORDER = ("error", "warning", "info")
+ALL_SHOWN = 3  # findings of one kind, each with its message
+FEWER_IS_WORSE = ("BN101", "BN108", "BN201", "BN204")
 SYMBOLS = {"error": "✗", "warning": "!", "info": "·"}
 
 
@@ -101,12 +103,16 @@ class Report:
         return f"{seen}: {', '.join(words) or 'nothing found'}{silent}"
 
     def text(self, width: int = 100) -> str:
-        """The findings, those of one kind together."""
+        """The findings, those of one kind together: of many layers the worst is described and the others are named."""
         lines = []
         for code, found in self._by_code():
             lines += [f"{SYMBOLS[found[0].severity]} {code} {found[0].severity}: {RULES[code].title}"]
-            for finding in found:
+            shown = found if len(found) <= ALL_SHOWN else found[:1]
+            for finding in shown:
                 lines += _wrapped(f"{finding.layer or 'the model'}: {finding.message}", width, "    ")
+            if rest := found[len(shown) :]:
+                names = ", ".join(finding.layer or "the model" for finding in rest)
+                lines += _wrapped(f"and in {len(rest)} more layers, the worst first: {names}", width, "    ")
             lines += [*_wrapped(f"Mend: {RULES[code].mend}", width, "  "), f"  See {RULES[code].link}", ""]
         return "\n".join([*lines, self.summary()])
 
@@ -119,10 +125,11 @@ class Report:
         return json.dumps({"findings": findings, **rest}, indent=1, allow_nan=False)
 
     def _by_code(self) -> list[tuple[str, list[Finding]]]:
+        """Those of one kind together, the worst first."""
         kinds: dict[str, list[Finding]] = {}
         for finding in self.findings:
             kinds.setdefault(finding.code, []).append(finding)
-        return list(kinds.items())
+        return [(code, sorted(found, key=_badness)) for code, found in kinds.items()]
 
     def _repr_html_(self) -> str:
         rows = ""
@@ -159,6 +166,11 @@ def in_order(found: Iterable[Finding], layers: Iterable[str]) -> tuple[Finding, 
     """The worst first; then by code, then in the order of the layers."""
     place = {name: i for i, name in enumerate(layers)}
     return tuple(sorted(found, key=lambda f: (ORDER.index(f.severity), f.code, place.get(f.layer, -1))))
+
+
+def _badness(finding: Finding) -> tuple[int, float]:
+    """Sorts the worst first; of most kinds the value grows with it."""
+    return ORDER.index(finding.severity), finding.value if finding.code in FEWER_IS_WORSE else -finding.value
 
 
 def _count(number: int, noun: str) -> str:

@@ -63,7 +63,7 @@ _ALL: tuple[Rule, ...] = (
     ),
     Rule(
         "BN104",
-        "info",
+        "warning",
         "an unusual momentum",
         "With momentum=None all batches since the beginning weigh the same, also those of the first, unlike weights."
         " With 0.5 or more, evaluation hangs on the last few batches; 0.9 or 0.99 is most often the value of a"

@@ -153,6 +153,7 @@ class Trials:
         self.model, self.batches = model, batches
         self.layers = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
         self.frozen: set[str] = set()
+        self.grad = False  # whether forward() itself takes gradients
         self.uses: dict[str, int] = {}  # of weights, and below (calls, axes, kind) of layers: what `pairs` has seen
         self.arrived: dict[str, tuple[int, int, torch.dtype]] = {}
 
@@ -160,7 +161,8 @@ class Trials:
         """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
         batch = _mapped(batch, torch.clone)
         try:
-            return output_of(self.model(*batch.args, **batch.kwargs))
+            with torch.set_grad_enabled(self.grad):
+                return output_of(self.model(*batch.args, **batch.kwargs))
         except SystemExit as error:
             raise ModelError(f"the model raises SystemExit on a batch: {error}") from error
 

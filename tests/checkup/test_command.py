@@ -141,3 +141,22 @@ def test_an_endless_loader_is_read_as_far_as_it_is_used():
     report = checkup(model, (x for _ in itertools.count()))
     assert report.examples == 32 * 32
     assert checkup(model, None).examples == 0
+
+
+def test_findings_of_one_kind_are_one_paragraph_the_worst_first():
+    layers = [nn.BatchNorm1d(4) for _ in range(12)]
+    x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    for place, layer in enumerate(layers):
+        layer.momentum = None
+        layer(x)
+        with torch.no_grad():
+            layer.running_mean += (1 + place % 7) * (place > 0)
+    model = nn.ModuleList(layers)
+    model.forward = lambda x: torch.cat([layer(x) for layer in layers], 1)
+    report = checkup(model, x.split(128))
+    text = report.text()
+    (paragraph,) = (part for part in text.split("\n\n") if part.startswith("! BN105"))
+    told = " ".join(paragraph.split())
+    assert "6: running means 6." in told and "and in 10 more layers, the worst first: 5, " in told
+    assert len(json.loads(report.json())["findings"]) == len(report.findings) >= 11
+    assert max(map(len, text.splitlines())) <= 100

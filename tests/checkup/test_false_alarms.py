@@ -118,3 +118,52 @@ def test_outputs_that_are_flat_have_no_absurd_distance():
     model, batches = answering(lambda y: 5 + y)
     model.norm.running_mean += 2
     assert "BN106" in severe(checkup(model, batches))
+
+
+# --- how layers are used ---------------------------------------------------------------------------------------------
+
+
+class Twin(nn.Module):
+    """Two inputs, one layer for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm1d(8), nn.Linear(8, 5)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(a)) - self.out(self.norm(b))
+
+
+@pytest.mark.parametrize(("shift", "severity"), [(0.0, "info"), (3.0, "warning")])
+def test_two_inputs_that_look_alike_may_share_a_layer(shift, severity):
+    generator = torch.Generator().manual_seed(0)
+    model = Twin()
+    for _ in range(60):
+        model(torch.randn(100, 8, generator=generator), shift + torch.randn(100, 8, generator=generator))
+    x = torch.randn(2, 2, 100, 8, generator=generator)
+    report = checkup(model, [(a, shift + b) for a, b in x])
+    assert next(f.severity for f in report.findings if f.code == "BN203") == severity, report.text()
+    assert shift or severe(report) == {}
+
+
+def test_a_model_that_takes_gradients_in_forward():
+    class Force(Answers):
+        def forward(self, x):
+            x = x.requires_grad_()
+            return torch.autograd.grad(super().forward(x).sum(), x)[0]
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    report = checkup(settled(Force(lambda y: y**2), x), x[:200].split(100))
+    assert report.examples == 200 and len(report.distances) == 1 and "BN105" not in severe(report)
+
+
+def test_a_negative_momentum_and_a_layer_that_no_optimizer_has():
+    model, batches = answering(lambda y: y)
+    model.norm.momentum = -0.1
+    assert severe(checkup(model, batches))["BN104"] == "norm"
+    model.norm.momentum = 0.1
+    rest, whole = torch.optim.SGD(model.out.parameters(), 0.1), torch.optim.SGD(model.parameters(), 0.1)
+    assert severe(checkup(model, batches, optimizer=rest)) == {"BN302": "norm"}
+    assert severe(checkup(model, batches, optimizer=whole)) == {}
+    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1)  # of another model: of this one nothing is known
+    assert severe(checkup(model, batches, optimizer=other)) == {}

@@ -1,0 +1,171 @@
+"""What can be read from an ONNX file: the state of its layers of batch normalization. Nothing of it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .findings import Finding, Report, in_order
+from .rules import RULES, Severity
+
+DEAD = 1e-3  # of the largest |γ| of a layer, as in `check`
+FOLDS = {"Conv", "Gemm", "ConvTranspose"}
+
+
+class NotReadable(ValueError):
+    """There is no ONNX model to read, and why."""
+
+
+def checkup_onnx(path: str | Path, ignore: list[str] = []) -> Report:  # noqa: B006 (only read)
+    """Look for what is wrong with the BatchNormalization nodes of an ONNX file, without running it.
+
+    Found are statistics that are no numbers (BN102) or were never updated (BN101), nodes that take the statistics of
+    the batch also when the model is used (BN107, training_mode=1), half precision (BN108), dead γ (BN303), and which
+    nodes can be folded into what makes their input (BN501, BN503) or cannot (BN502). Layers have the names of nodes.
+
+    Raises:
+        NotReadable: a ValueError: the package onnx is missing; no such file, no ONNX, a truncated one, or one whose
+            external data is not there.
+    """
+    model = _loaded(Path(path))
+    found, layers = [], []
+    for graph in _graphs(model.graph):
+        tensors = _constants(graph)
+        makers = {name: node for node in graph.node for name in node.output}
+        uses: dict[str, int] = {}
+        for name in [*(i for node in graph.node for i in node.input), *(output.name for output in graph.output)]:
+            uses[name] = uses.get(name, 0) + 1
+        pairs = []
+        for node in graph.node:
+            if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+                continue
+            name = node.name or node.output[0]
+            layers.append(name)
+            values = [tensors.get(entry) for entry in node.input[1:5]]
+            found += _state(name, _attributes(node), values)
+            maker = makers.get(node.input[0])
+            if maker is not None and maker.op_type in FOLDS:
+                pairs.append((name, maker, _why_not(node, maker, values, tensors, uses)))
+        found += _pairs(pairs)
+    return Report(in_order((f for f in found if f.code not in ignore), layers), tuple(layers), 0, (), tuple(ignore))
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise NotReadable(f"to read {path.name} install the package onnx") from error
+    if not path.is_file():
+        raise NotReadable(f"there is no file {path}")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf, which has several
+        raise NotReadable(f"{path} is no ONNX model, or a part of one") from error
+    if not model.ir_version or not model.graph.node:
+        raise NotReadable(f"{path} is no ONNX model, or a part of one")
+    try:
+        onnx.load_external_data_for_model(model, str(path.resolve().parent))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise NotReadable(f"the external data of {path} cannot be read: {first}") from error
+    return model
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """The graph, and those within its nodes (the branches of an If, the body of a Loop)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _constants(graph: Any) -> dict[str, np.ndarray]:
+    """Tensors that are known: initializers, Constant nodes, and what Identity hands on of them."""
+    from onnx import numpy_helper
+
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in known:  # exporters let equal tensors share one
+            known[node.output[0]] = known[node.input[0]]
+        elif node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    known[node.output[0]] = numpy_helper.to_array(attribute.t)
+    return known
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx import helper
+
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _finding(code: str, layer: str, value: float, message: str, severity: Severity | None = None) -> Finding:
+    return Finding(code, severity or RULES[code].severity, layer, float(value), message)
+
+
+def _state(name: str, attributes: dict[str, Any], values: list[np.ndarray | None]) -> Iterator[Finding]:
+    weight, _, mean, var = values
+    if attributes.get("training_mode"):
+        yield _finding(
+            "BN107", name, 1, "training_mode=1: it takes the statistics of the batch wherever the model runs"
+        )
+    if mean is not None and var is not None:
+        dtype = mean.dtype.name
+        mean, var = mean.astype(np.float64), var.astype(np.float64)
+        broken = ~(np.isfinite(mean) & np.isfinite(var) & (var >= 0))
+        divides_by_0 = (var == 0) & (attributes.get("epsilon", 1e-5) <= 0)
+        if broken.any():
+            message = f"{_of(broken)} channels have a running mean or variance that is NaN, infinite or negative"
+            yield _finding("BN102", name, broken.sum(), message)
+        elif divides_by_0.any():
+            message = f"{_of(divides_by_0)} channels divide by 0: their variance is 0, and epsilon, too"
+            yield _finding("BN102", name, divides_by_0.sum(), message)
+        elif (mean == 0).all() and (var == 1).all():
+            yield _finding("BN101", name, 0, "all running means are 0 and all variances 1")
+        if dtype in ("float16", "bfloat16"):
+            # What is only read does not stall: half precision matters where training goes on.
+            yield _finding("BN108", name, 16, f"running statistics in {dtype}", "info")
+    if weight is not None and weight.size > 1:
+        size = np.abs(weight.astype(np.float64))
+        dead = size <= DEAD * size.max()
+        if dead.any():
+            severity: Severity = "warning" if dead.mean() > 0.5 else "info"
+            yield _finding("BN303", name, dead.sum(), f"{_of(dead)} channels have a γ of (nearly) 0", severity)
+
+
+def _of(mask: np.ndarray) -> str:
+    return f"{int(mask.sum()):,} of {mask.size:,}"
+
+
+def _why_not(node: Any, maker: Any, values: list, tensors: dict[str, np.ndarray], uses: dict[str, int]) -> str:
+    """Why a node cannot be folded into the one that makes its input; "" where it can."""
+    if _attributes(node).get("training_mode"):
+        return "it takes the statistics of the batch"
+    if any(value is None for value in values):
+        return "its scale, shift or statistics are computed, no constants"
+    if uses[maker.output[0]] > 1:
+        return "its output is used elsewhere, too"
+    weights = [entry for entry in maker.input[1:3] if entry]
+    if any(entry not in tensors for entry in weights):
+        return "its weights are computed, no constants"
+    if any(uses[entry] > 1 for entry in weights):
+        return "its weights are used elsewhere, too"
+    return ""
+
+
+def _pairs(pairs: list[tuple[str, Any, str]]) -> Iterator[Finding]:
+    plain = [(name, maker) for name, maker, why in pairs if not why and maker.op_type != "ConvTranspose"]
+    if plain:
+        shown = ", ".join(f"{maker.name or maker.op_type} and {name}" for name, maker in plain[:3])
+        more = " and so on" if len(plain) > 3 else ""
+        yield _finding("BN501", plain[0][0], len(plain), f"{len(plain)} pairs: {shown}{more}")
+    for name, maker, why in pairs:
+        if why:
+            yield _finding("BN502", name, 1, f"after {maker.name or maker.op_type}: {why}")
+        elif maker.op_type == "ConvTranspose":
+            yield _finding("BN503", name, 1, f"after {maker.name or maker.op_type}, a transposed convolution")
