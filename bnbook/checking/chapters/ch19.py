@@ -9,7 +9,7 @@ import numpy as np
 from ..exercises import Wrong, checker, same
 
 
-@checker("ch19.momentum")
+@checker("ch19.momentum_of_parts")
 def momentum_of_parts(answer, rng) -> None:
     """`answer(momentum, parts)` moves the running statistics in `parts` steps as far as `momentum` does in one."""
     for case in range(12):

@@ -62,7 +62,7 @@ def diagnose(layer):
 
 
 RIGHT = {
-    "ch19.momentum": momentum_of_parts,
+    "ch19.momentum_of_parts": momentum_of_parts,
     "ch19.reveal": reveal,
     "ch19.renorm": renorm,
     "ch19.generous": generous,
@@ -70,7 +70,7 @@ RIGHT = {
 }
 
 WRONG = {
-    "ch19.momentum": {
+    "ch19.momentum_of_parts": {
         "a share each": lambda a, k: a / k,
         "a root of it": lambda a, k: a ** (1 / k),
         "of the old value": lambda a, k: (1 - a) ** (1 / k),
