@@ -81,6 +81,10 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     "It works because it makes the loss smoother.": {
         "landscape": "A smoother loss",
     },
+    "It fails in small batches.": {
+        "small_batches": "Better without the batch",
+        "batch_renorm": "Batch Renormalization",
+    },
 }
 NO_VERDICT = "no verdict yet"
 
@@ -135,6 +139,21 @@ SITUATIONS = (
     Situation("the same with all 50,000 images", "full_size", lambda c: True),
     Situation("256 or 1,024 images", "regularization", lambda c: True),
     Situation("256 images, its loss", "regularized_loss", _level(256)),
+    Situation(
+        "group norm instead of it, 2 images in a batch",
+        "small_batches",
+        lambda c: c.levels == (2, "group"),
+    ),
+    Situation(
+        "group norm instead of it, 4 images in a batch",
+        "small_batches",
+        lambda c: c.levels == (4, "group"),
+    ),
+    Situation(
+        "group norm instead of it, 8 to 128 images",
+        "small_batches",
+        lambda c: c.levels[0] >= 8 and c.levels[1] == "group",
+    ),
     Situation("it before ReLU instead of behind", "placement", _level("relu")),
     Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh")),
 )

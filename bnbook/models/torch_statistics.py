@@ -2,6 +2,7 @@
 
 The output is the same function of mean and variance in all of them; what differs is how noisy those two are in
 training. With `exact_statistics` all of them end in the same evaluation mode. Chapter 15 trains them side by side.
+Batch Renormalization, which corrects the statistics of a batch by the running ones, is at work in chapter 19.
 """
 
 from __future__ import annotations
@@ -75,6 +76,71 @@ class WholeSet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(torch.cat([x, self.images]))[: len(x)] if self.training else self.network(x)
+
+
+class BatchRenorm(nn.Module):
+    r"""Batch Renormalization (Ioffe 2017, algorithm 1), of images or of rows.
+
+    $y = \gamma\,(r\,\hat{x} + d) + \beta$ in training, with
+    $r = \mathrm{clip}(\sigma/\bar\sigma,\ 1/r_{max},\ r_{max})$ and
+    $d = \mathrm{clip}((\mu - \bar\mu)/\bar\sigma,\ -d_{max},\ d_{max})$. Unclipped, that is
+    $\gamma\,(x - \bar\mu)/\bar\sigma + \beta$, the output of evaluation. No gradient goes through r and d: they are
+    constants, so that the gradient is that of batch normalization, times r. As in the paper it is the standard
+    deviation that is averaged, σ = √(biased variance + ε), not the variance.
+
+    Args:
+        num_features: channels C of (N, C) or (N, C, H, W).
+        momentum: the weight α of the new value in both running statistics.
+        r_max, d_max: the limits after the ramp.
+        warmup: so many batches with r = 1 and d = 0, which is batch normalization, while the running statistics leave
+            their start.
+        ramp: the limits then grow linearly, and reach `r_max` and `d_max` after so many more batches. The paper ramps
+            the two at different speeds.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.01,
+        *,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        warmup: int = 0,
+        ramp: int = 0,
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(num_features)), nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_std", torch.ones(num_features))
+        self.eps, self.momentum, self.r_max, self.d_max = eps, momentum, r_max, d_max
+        self.warmup, self.ramp = warmup, ramp
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def limits(self) -> tuple[float, float]:
+        """r_max and d_max for the next batch."""
+        after = int(self.num_batches_tracked) - self.warmup
+        share = 0.0 if after < 0 else min(1.0, (after + 1) / (self.ramp + 1))
+        return 1 + share * (self.r_max - 1), share * self.d_max
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 2))  # of a value per channel
+        if not self.training:
+            scale = self.weight / self.running_std
+            shift = self.bias - self.running_mean * scale
+            return torch.addcmul(shift.view(shape), x, scale.view(shape))
+        x_hat = F.batch_norm(x, None, None, training=True, eps=self.eps)
+        with torch.no_grad():
+            var, mean = torch.var_mean(x, (0, *range(2, x.ndim)), correction=0)
+            std = torch.sqrt(var + self.eps)
+            r_max, d_max = self.limits()
+            r = (std / self.running_std).clamp(1 / r_max, r_max)
+            d = ((mean - self.running_mean) / self.running_std).clamp(-d_max, d_max)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_std.lerp_(std, self.momentum)
+            self.num_batches_tracked += 1
+        scale, shift = self.weight * r, torch.addcmul(self.bias, self.weight, d)
+        return torch.addcmul(shift.view(shape), x_hat, scale.view(shape))
 
 
 @torch.no_grad()

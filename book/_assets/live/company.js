@@ -1,4 +1,4 @@
-/* <live-company>: one example in changing company, by the statistics of its batch and by the running ones. Chapter 3. */
+/* <live-company>: one example in changing company, by the statistics of its batch and by the running ones. Chapter 19. */
 
 (() => {
   "use strict";
