@@ -61,7 +61,7 @@ def into_previous(
     """W′ and b′ of a layer that computes a (W x + b) + t.
 
     Args:
-        weight: (out, in) or (out, in/groups, *kernel); transposed, (in, out/groups, *kernel).
+        weight: (out, in) or (out, in/groups, sizes); transposed, (in, out/groups, sizes).
         bias: (out,), or None.
         scale, shift: a and t, (out,).
         transposed: whether it is a transposed convolution, which has its output channels on axis 1, group by group.
@@ -85,7 +85,7 @@ def into_next(weight: Array, bias: Array | None, scale: Array, shift: Array, *, 
     """W′ and b′ of a layer that computes W (a x + t) + b, without padding by zeros.
 
     Args:
-        weight: (out, in) or (out, in/groups, *kernel).
+        weight: (out, in) or (out, in/groups, sizes).
         bias: (out,), or None.
         scale, shift: a and t, (in,).
         groups: of a convolution.
