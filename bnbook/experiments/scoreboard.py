@@ -258,16 +258,22 @@ def board(results: str | Path = RESULTS) -> list[Row]:
 def answers(rows: Mapping[str, Row]) -> str:
     """What batch normalization gives in the situations of `SITUATIONS`: the first thing that a reader looks for.
 
-    Those that have no verdict yet come last.
+    Those that have no verdict yet are named below the table.
     """
     lines = [("you have", "batch normalization gives", "which is")]
-    for situation in sorted(SITUATIONS, key=lambda situation: rows[situation.experiment].judged is None):
+    waiting = []
+    for situation in SITUATIONS:
         row = rows[situation.experiment]
+        if row.judged is None:
+            waiting.append(f"[{row.title}](#{row.anchor}){_count(row)}")
+            continue
         found = [c for c in row.comparisons if situation.holds(c)]
         gives = _range(row, found) if found else "–"
         word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
         lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
-    return _table(lines)
+    if not waiting:
+        return _table(lines)
+    return f"{_table(lines)}\n\nRuns are missing, and there is {NO_VERDICT}, for: {'; '.join(dict.fromkeys(waiting))}."
 
 
 def _counts(outcomes: Sequence[str]) -> str:
@@ -394,7 +400,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.12  # inches
+LINE = 0.118  # inches
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
