@@ -24,9 +24,8 @@ BUILD = ROOT / "_build"
 OUT = BUILD / "batch-normalization.zip"
 TOP = "batch-normalization"
 LIMIT = 10_000_000  # what fits into a letter
-# What no page loads: the theme's words in other languages, its signs for browsers that know no WOFF2, what another
-# build, another book or a server would ask for.
-LEFT_OUT = ("_static/locales/*", "_static/vendor/*.ttf", ".buildinfo", "objects.inv", "404.html")
+# What no page loads: the theme's words in other languages, what another build, another book or a server would ask for.
+LEFT_OUT = ("_static/locales/*", ".buildinfo", "objects.inv", "404.html")
 EARLIEST = datetime.datetime(1980, 1, 1)  # that a zip can write
 
 
