@@ -92,10 +92,10 @@ class BatchRenorm(nn.Module):
         num_features: channels C of (N, C) or (N, C, H, W).
         momentum: the weight α of the new value in both running statistics.
         r_max, d_max: the limits after the ramp.
-        warmup: so many batches with r = 1 and d = 0, which is batch normalization, while the running statistics leave
-            their start.
-        ramp: the limits then grow linearly, and reach `r_max` and `d_max` after so many more batches. The paper ramps
-            the two at different speeds.
+        warmup: so many batches with r = 1 and d = 0: batch normalization, until the statistics have left their start.
+        ramp: the limits then grow linearly, up to `r_max` and `d_max` after so many more batches.
+
+    The paper ramps the two limits at different speeds.
     """
 
     def __init__(
