@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..probes.untouched import tensors
+
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
 FLAT = 1e-3  # of their size: outputs that vary by less are the same for all examples
@@ -53,7 +55,7 @@ class Batch:
         return self.examples or self.agreed
 
     def tensors(self) -> Iterator[Tensor]:
-        return _tensors([self.args, self.kwargs])
+        return tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
         """The first examples alone; tensors of another length are no examples."""
@@ -316,7 +318,7 @@ def arriving(args: tuple, kwargs: dict) -> Tensor | None:
 
 def output_of(value: Any) -> Tensor:
     """The first tensor of real numbers in what a model returns; a loss that stands beside it only where it is alone."""
-    found = [tensor.detach().clone() for tensor in _tensors(value) if tensor.is_floating_point()]
+    found = [tensor.detach().clone() for tensor in tensors(value) if tensor.is_floating_point()]
     for tensor in sorted(found, key=lambda tensor: tensor.ndim == 0):
         return tensor if tensor.ndim else tensor.reshape(1)
     raise ModelError(f"the model returns no tensor of real numbers, but a {type(value).__name__}")
@@ -329,20 +331,6 @@ def hooked(handles: Iterable[Any]) -> Iterator[None]:
         for handle in handles:
             stack.callback(handle.remove)
         yield
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for entry in dataclasses.fields(value):
-            yield from _tensors(getattr(value, entry.name))
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ..probes.untouched import on_copies
+from ..probes.untouched import on_copies, tensors
 from .folding import (
     PADDED,
     FoldReport,
@@ -316,19 +316,5 @@ def _run(model: nn.Module, args: tuple, kwargs: dict) -> Any:
 
 def _outputs(model: nn.Module, args: tuple, kwargs: dict) -> list[np.ndarray]:
     with on_copies(model):
-        found = [tensor.detach().cpu() for tensor in _tensors(_run(model, args, kwargs))]
+        found = [tensor.detach().cpu() for tensor in tensors(_run(model, args, kwargs))]
         return [(tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy() for tensor in found]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for entry in dataclasses.fields(value):
-            yield from _tensors(getattr(value, entry.name))

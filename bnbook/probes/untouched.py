@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import CellType, FunctionType, MethodType, SimpleNamespace
@@ -15,6 +15,23 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in what a model takes or returns, however it is nested: mappings, lists, tuples, dataclasses."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors(part)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for entry in dataclasses.fields(value):
+            yield from tensors(getattr(value, entry.name))
 
 
 @contextmanager
