@@ -400,7 +400,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.118  # inches
+LINE = 0.12  # inches
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
