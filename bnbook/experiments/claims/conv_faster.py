@@ -11,12 +11,12 @@ from math import log10
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from .. import Comparison
+from .. import Choice, Comparison
 from ..policy import COST
 from . import conv_speed
 from .conv_speed import NORMS, at_best_rate, budgets, places
 from .conv_speed import in_scope as in_scope
-from .faster import MARGIN, speeds
+from .faster import CHANCE, MARGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,34 @@ SCOPE = conv_speed.SCOPE
 FACTOR = conv_speed.FACTOR
 
 
+def needed(accuracy: Sequence[float], steps: Sequence[int], mark: float) -> float:
+    """Updates until the accuracy reaches the mark: at least the least budget; if it never does, twice the largest.
+
+    Args:
+        accuracy: after each budget.
+        steps: the budgets, the least first.
+    """
+    if accuracy[0] >= mark:
+        return float(steps[0])
+    for i in range(1, len(steps)):
+        if accuracy[i] >= mark:
+            share = (mark - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+            return float(steps[i - 1] * (steps[i] / steps[i - 1]) ** share)
+    return 2.0 * steps[-1]
+
+
 def mark(rows: Sequence[dict], network: str, optimizer: str, norm: str) -> float:
     """The accuracy to be reached: where that network ends after the longest training in the pilot, less a margin."""
     return max(at_best_rate(rows, network, optimizer, norm, budgets(rows)[-1]).means.values()) - MARGIN
+
+
+def speeds(choices: Sequence[Choice], steps: Sequence[int], goal: float) -> dict[int, float]:
+    """By seed, the decimal logarithm of one over the updates that are needed, from an arm's choice for every budget."""
+    curves: dict[int, list[float]] = {}
+    for choice in choices:
+        for row in choice.rows:
+            curves.setdefault(row["seed"], []).append(CHANCE if row["diverged"] else row["val_accuracy"])
+    return {seed: -log10(needed(curve, steps, goal)) for seed, curve in curves.items()}
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:

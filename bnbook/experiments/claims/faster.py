@@ -1,20 +1,19 @@
 """Whether batch normalization makes training faster: updates to the same accuracy, from the rows of `learning_rate`.
 
-As in the paper, the mark is set by the network without: how many updates does either need to come where it ends? Each
-budget is a training of its own, at its own best rate; between two of them the accuracy is interpolated along the
-logarithm of the updates.
+As in the paper, the mark is set by the network without: how many updates does either need to come where it ends?
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log10
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from .. import Choice, Comparison
+import numpy as np
+
+from .. import Comparison
 from ..policy import COST
-from .learning_rate import INITS, NORMS, at_best_rate, conditions, words
+from .learning_rate import INITS, NORMS, STEPS, at_best_rate, conditions, words
 from .learning_rate import in_scope as in_scope
 
 if TYPE_CHECKING:
@@ -39,12 +38,8 @@ MARGIN = 0.01  # of the mark below the mean final accuracy without BN, so that n
 CHANCE = 0.1
 
 
-def needed(row: Mapping, mark: float, budget: int) -> float:
-    """Updates until a curve of validation accuracy first reaches the mark, straight lines between; if never, `budget`.
-
-    Args:
-        row: of one run that was evaluated at its "marks", a "val_curve".
-    """
+def needed(row: Mapping, mark: float, budget: int = STEPS) -> float:
+    """Updates until the validation accuracy first reaches the mark, straight lines between; if never, the budget."""
     steps, curve = [0, *row["marks"]], [CHANCE, *row["val_curve"]]
     for i in range(1, len(curve)):
         if curve[i] >= mark:
@@ -53,80 +48,25 @@ def needed(row: Mapping, mark: float, budget: int) -> float:
     return float(budget)
 
 
-def budget_needed(accuracy: Sequence[float], steps: Sequence[int], mark: float) -> float:
-    """Updates until the accuracy reaches the mark: at least the least budget; if it never does, twice the largest.
-
-    Args:
-        accuracy: after each budget.
-        steps: the budgets, the least first.
-    """
-    if accuracy[0] >= mark:
-        return float(steps[0])
-    for i in range(1, len(steps)):
-        if accuracy[i] >= mark:
-            share = (mark - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
-            return float(steps[i - 1] * (steps[i] / steps[i - 1]) ** share)
-    return 2.0 * steps[-1]
-
-
-def curves(choices: Sequence[Choice]) -> dict[int, list[float]]:
-    """By seed, the validation accuracy after each budget, from an arm's choice for every budget."""
-    found: dict[int, list[float]] = {}
-    for choice in choices:
-        for row in choice.rows:
-            found.setdefault(row["seed"], []).append(CHANCE if row["diverged"] else row["val_accuracy"])
-    return found
-
-
-def speeds(choices: Sequence[Choice], steps: Sequence[int], goal: float) -> dict[int, float]:
-    """By seed, the decimal logarithm of one over the updates that are needed, from an arm's choice for every budget."""
-    return {seed: -log10(budget_needed(curve, steps, goal)) for seed, curve in curves(choices).items()}
-
-
-def budgets(rows: Sequence[dict]) -> list[int]:
-    """The numbers of updates; a quick grid has one."""
-    return sorted({row["setting"]["steps"] for row in rows})
-
-
-def at_budgets(rows: Sequence[dict], optimizer: str, init: str, norm: str) -> list[Choice]:
-    """An arm after each budget, at its best rate for it."""
-    return [at_best_rate(rows, optimizer, init, norm, steps) for steps in budgets(rows)]
-
-
-def mark(rows: Sequence[dict], optimizer: str, init: str) -> float:
-    """The accuracy to be reached: that of the network without BN after the pilot's longest training, less a margin."""
-    longest = at_budgets(rows, optimizer, init, NORMS["without BN"])[-1]
-    return max(longest.means.values()) - MARGIN
+def mark(rows: Sequence[Mapping], optimizer: str, init: str) -> float:
+    """The accuracy to be reached: what the network without BN ends with at its best rate, less a margin."""
+    return max(at_best_rate(rows, optimizer, init, NORMS["without BN"]).means.values()) - MARGIN
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
-    """Speed with BN minus without in powers of ten, each arm at its own best rate for every budget."""
+    """Speed with BN minus without in powers of ten, each arm at its own best rate."""
     result = []
     for place in conditions(rows):
         goal = mark(rows, *place)
-        arms = {arm: at_budgets(rows, *place, norm) for arm, norm in NORMS.items()}
-        result.append(
-            Comparison(
-                words(*place),
-                *(speeds(choices, budgets(rows), goal) for choices in arms.values()),
-                arms=tuple(NORMS),
-                metric=METRIC,
-                edges=tuple(
-                    f"lr of {arm!r} after {choice.rows[0]['setting']['steps']} updates"
-                    for arm, choices in arms.items()
-                    for choice in choices
-                    if choice.edge
-                ),
-                diverged=tuple(sum(r["diverged"] for c in choices for r in c.rows) for choices in arms.values()),
-                levels=place,
-                settings=tuple(choice.rows[0]["setting"] for choices in arms.values() for choice in choices),
-            )
-        )
+        choices = [at_best_rate(rows, *place, norm) for norm in NORMS.values()]
+        a, b = ({row["seed"]: -log10(needed(row, goal)) for row in choice.rows} for choice in choices)
+        edges = tuple(f"lr of {arm!r}" for arm, choice in zip(NORMS, choices, strict=True) if choice.edge)
+        result.append(Comparison(words(*place), a, b, arms=tuple(NORMS), metric=METRIC, edges=edges, levels=place))
     return result
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Validation accuracy over the budgets, each at its own best rate; dots are seeds, dotted the mark."""
+    """Validation accuracy over updates, each arm at its own best rate; the dotted line is the mark."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -139,16 +79,15 @@ def figure(rows: list[dict]) -> Figure:
     for optimizer, init in places:
         ax = axes[list(INITS).index(init), optimizers.index(optimizer)]
         for (arm, norm), color in zip(NORMS.items(), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True):
-            of_seeds = list(curves(at_budgets(rows, optimizer, init, norm)).values())
-            for curve in of_seeds:
-                ax.plot(budgets(rows), curve, "o", color=color, ms=3, alpha=0.4)
-            ax.plot(budgets(rows), [fmean(values) for values in zip(*of_seeds, strict=True)], color=color, label=arm)
+            runs = at_best_rate(rows, optimizer, init, norm).rows
+            curves = np.array([[CHANCE, *row["val_curve"]] for row in runs])
+            steps = [0, *runs[0]["marks"]]
+            ax.plot(steps, curves.T, color=color, lw=0.7, alpha=0.5)
+            ax.plot(steps, curves.mean(axis=0), color=color, label=arm)
         ax.axhline(mark(rows, optimizer, init), color="k", ls=":", lw=1)
-        ax.set(title=f"{optimizer}\n{INITS[init]}", xscale="log")
-        ax.set_xticks(budgets(rows), budgets(rows))
-        ax.minorticks_off()
+        ax.set(title=f"{optimizer}\n{INITS[init]}", ylim=(0.6, 0.9))
     for ax in axes[-1]:
-        ax.set_xlabel("updates in all")
+        ax.set_xlabel("updates")
     for ax in axes[:, 0]:
         ax.set_ylabel("validation accuracy")
     picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from bnbook import experiments
-from bnbook.experiments.claims import conv_faster, conv_speed, faster
+from bnbook.experiments.claims import conv_faster, conv_speed
 from bnbook.experiments.claims.conv_speed import BUDGETS
 
 matplotlib.use("Agg")
@@ -85,7 +85,7 @@ def test_the_longest_trainings_are_compared():
     ],
 )
 def test_the_updates_that_are_needed(accuracy, expected):
-    assert faster.budget_needed(accuracy, (98, 195, 390, 780), 0.7) == pytest.approx(expected, rel=1e-6)
+    assert conv_faster.needed(accuracy, (98, 195, 390, 780), 0.7) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_speed_is_that_of_the_budgets_to_the_mark_of_the_other_network():
