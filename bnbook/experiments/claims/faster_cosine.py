@@ -17,7 +17,7 @@ from .conv_faster import speeds
 from .faster import CHANCE, MARGIN
 from .learning_rate import INITS, NORMS, conditions, words
 from .learning_rate import in_scope as in_scope
-from .learning_rate_cosine import at_best_rate
+from .learning_rate_cosine import BUDGETS, at_best_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,14 +37,9 @@ def curves(choices: Sequence[Choice]) -> dict[int, list[float]]:
     return found
 
 
-def budgets(rows: Sequence[dict]) -> list[int]:
-    """The numbers of updates; a quick grid has one."""
-    return sorted({row["setting"]["steps"] for row in rows})
-
-
 def at_budgets(rows: Sequence[dict], optimizer: str, init: str, norm: str) -> list[Choice]:
     """An arm after each budget, at its best rate for it."""
-    return [at_best_rate(rows, optimizer, init, norm, steps) for steps in budgets(rows)]
+    return [at_best_rate(rows, optimizer, init, norm, steps) for steps in BUDGETS]
 
 
 def mark(rows: Sequence[dict], optimizer: str, init: str) -> float:
@@ -62,7 +57,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
         result.append(
             Comparison(
                 words(*place),
-                *(speeds(choices, budgets(rows), goal) for choices in arms.values()),
+                *(speeds(choices, BUDGETS, goal) for choices in arms.values()),
                 arms=tuple(NORMS),
                 metric=METRIC,
                 edges=tuple(
@@ -95,11 +90,11 @@ def figure(rows: list[dict]) -> Figure:
         for (arm, norm), color in zip(NORMS.items(), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True):
             of_seeds = list(curves(at_budgets(rows, optimizer, init, norm)).values())
             for curve in of_seeds:
-                ax.plot(budgets(rows), curve, "o", color=color, ms=3, alpha=0.4)
-            ax.plot(budgets(rows), [fmean(values) for values in zip(*of_seeds, strict=True)], color=color, label=arm)
+                ax.plot(BUDGETS, curve, "o", color=color, ms=3, alpha=0.4)
+            ax.plot(BUDGETS, [fmean(values) for values in zip(*of_seeds, strict=True)], color=color, label=arm)
         ax.axhline(mark(rows, optimizer, init), color="k", ls=":", lw=1)
         ax.set(title=f"{optimizer}\n{INITS[init]}", xscale="log")
-        ax.set_xticks(budgets(rows), budgets(rows))
+        ax.set_xticks(BUDGETS, BUDGETS)
         ax.minorticks_off()
     for ax in axes[-1]:
         ax.set_xlabel("updates in all")

@@ -44,43 +44,30 @@ OPTIMIZERS = {  # name: (optimizer, momentum, rates)
     "SGD, momentum 0.9": ("sgd", 0.9, (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
     "Adam": ("adam", 0.0, (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
 }
-AROUND = {  # (optimizer, norm, init): rates of the other budgets
-    ("SGD", "none", "default"): (0.1, 0.3, 1.0),
-    ("SGD", "batch", "default"): (0.1, 0.3, 1.0),
-    ("SGD", "none", "he"): (0.1, 0.3, 1.0),
-    ("SGD", "batch", "he"): (0.1, 0.3, 1.0),
-    ("SGD, momentum 0.9", "none", "default"): (0.03, 0.1, 0.3),
-    ("SGD, momentum 0.9", "batch", "default"): (0.01, 0.03, 0.1),
-    ("SGD, momentum 0.9", "none", "he"): (0.01, 0.03, 0.1),
-    ("SGD, momentum 0.9", "batch", "he"): (0.01, 0.03, 0.1),
-    ("Adam", "none", "default"): (0.003, 0.01, 0.03),
-    ("Adam", "batch", "default"): (0.003, 0.01, 0.03),
-    ("Adam", "none", "he"): (0.003, 0.01, 0.03),
-    ("Adam", "batch", "he"): (0.003, 0.01, 0.03),
+AROUND: dict[tuple[str, str, str], tuple[float, ...]] = {
+    # (optimizer, norm, init): rates of the other budgets, written down when those of 390 updates are there
 }
 
 
 def grid(quick: bool = False) -> list[dict]:
     """Every arm with every optimizer: all rates of 390 updates, and those around the best of the other budgets.
 
-    Quick: plain SGD, every other rate of 390 updates.
+    Quick: plain SGD, every other rate of 390 updates, one of the other budgets.
     """
-    if quick:
-        return [_setting("SGD", arm, ALL_RATES, lr) for lr in OPTIMIZERS["SGD"][2][::2] for arm in ARMS]
-    all_rates = [
-        _setting(optimizer, arm, ALL_RATES, lr)
-        for optimizer, (_, _, rates) in OPTIMIZERS.items()
-        for lr in rates
-        for arm in ARMS
-    ]
-    return all_rates + [
+    return [
         _setting(optimizer, arm, steps, lr)
-        for steps in BUDGETS
-        if steps != ALL_RATES
-        for optimizer in OPTIMIZERS
+        for steps in (ALL_RATES, *(steps for steps in BUDGETS if steps != ALL_RATES))
+        for optimizer in list(OPTIMIZERS)[: 1 if quick else None]
         for arm in ARMS
-        for lr in AROUND[optimizer, arm["norm"], arm["init"]]
+        for lr in _rates(optimizer, arm, steps, quick)
     ]
+
+
+def _rates(optimizer: str, arm: dict, steps: int, quick: bool) -> Sequence[float]:
+    rates = OPTIMIZERS[optimizer][2]
+    if steps == ALL_RATES:
+        return rates[:: 2 if quick else 1]
+    return (0.3,) if quick else AROUND.get((optimizer, arm["norm"], arm["init"]), ())
 
 
 def _setting(optimizer: str, arm: dict, steps: int, lr: float) -> dict:

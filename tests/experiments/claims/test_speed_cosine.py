@@ -13,6 +13,7 @@ from bnbook.experiments.claims import faster_cosine as faster
 from bnbook.experiments.claims import higher_rates_cosine as higher_rates
 from bnbook.experiments.claims import learning_rate_cosine as learning_rate
 from bnbook.experiments.claims import rate_is_the_reason_cosine as rate_is_the_reason
+from bnbook.experiments.engine import experiment
 
 matplotlib.use("Agg")
 
@@ -23,7 +24,11 @@ PLANNED = 10
 @pytest.fixture
 def all_rates(monkeypatch):
     """Every rate at every budget, so that what rows are made up does not depend on which were best in the pilot."""
-    around = {place: learning_rate.OPTIMIZERS[place[0]][2] for place in learning_rate.AROUND}
+    around = {
+        (optimizer, arm["norm"], arm["init"]): rates
+        for optimizer, (_, _, rates) in learning_rate.OPTIMIZERS.items()
+        for arm in learning_rate.ARMS
+    }
     monkeypatch.setattr(learning_rate, "AROUND", around)
 
 
@@ -83,15 +88,34 @@ def test_every_arm_has_the_same_rates_and_every_pair_of_arms_is_a_condition():
         for arm in learning_rate.ARMS:
             mine = [s["lr"] for s in grid if s == {"optimizer": optimizer, **arm, "steps": 390, "lr": s["lr"]}]
             assert tuple(mine) == rates == tuple(sorted(rates))
-            for steps in (98, 195, 780):
-                some = [s["lr"] for s in grid if s == {"optimizer": optimizer, **arm, "steps": steps, "lr": s["lr"]}]
-                i = rates.index(some[0])
-                assert len(some) >= 3 and tuple(some) == rates[i : i + len(some)]  # neighbours
-    assert {s["steps"] for s in grid} == set(learning_rate.BUDGETS)
-    assert all(setting in grid for setting in learning_rate.grid(quick=True))
+    quick = learning_rate.grid(quick=True)
+    assert {s["steps"] for s in quick} == set(learning_rate.BUDGETS) and {s["optimizer"] for s in quick} == {"SGD"}
     rows = made_up(lambda s, seed: 0.5)
     assert len(learning_rate.conditions(rows)) == 6
     assert learning_rate.conditions(rows[:1]) == [("SGD", "default"), ("SGD", "he")]
+
+
+def test_the_other_budgets_have_rates_around_the_best_of_the_pilot():
+    """As soon as the pilot at 390 updates is there, and then no others than those and their neighbours."""
+    study = experiment.find("learning_rate_cosine")
+    rows = [r for r in experiment.inventory(study, study.file(), ()).rows if r["setting"]["steps"] == 390]
+    pilot = [r for r in rows if r["phase"] == "choose"]
+    if len(pilot) < study.seeds * sum(s["steps"] == 390 for s in study.settings()):
+        assert learning_rate.AROUND == {}
+        return
+    for optimizer, init in learning_rate.conditions(pilot):
+        rates = learning_rate.OPTIMIZERS[optimizer][2]
+        for norm in learning_rate.NORMS.values():
+            at = rates.index(learning_rate.at_best_rate(pilot, optimizer, init, norm).values["lr"])
+            around = learning_rate.AROUND[optimizer, norm, init]
+            first = rates.index(around[0])
+            assert set(rates[at - 1 : at + 2]) <= set(around) and around == rates[first : first + len(around)]
+
+
+def test_nothing_is_planned_before_all_budgets_are_there(all_rates):
+    rows = made_up(lambda s, seed: 0.5)
+    with pytest.raises(experiments.Incomplete, match="no rows to choose from"):
+        faster.comparisons([r for r in rows if r["setting"]["steps"] == 390])
 
 
 def wall(last: dict[str, float], peak: float = 0.1):
