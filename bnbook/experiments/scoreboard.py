@@ -91,6 +91,7 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "faster_cosine",
     "higher_rates_cosine",
     "rate_is_the_reason_cosine",
+    "conv_rates",
 )
 NO_VERDICT = "no verdict yet"
 

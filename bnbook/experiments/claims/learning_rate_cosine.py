@@ -28,7 +28,11 @@ from .learning_rate import in_scope as in_scope
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTION, CLAIM, SOURCE, FOLKLORE = first.QUESTION, first.CLAIM, first.SOURCE, first.FOLKLORE
+QUESTION = (
+    "How good is every learning rate that falls to zero with batch normalization and without, and which network is"
+    " better at its best?"
+)
+CLAIM, SOURCE, FOLKLORE = first.CLAIM, first.SOURCE, first.FOLKLORE
 CHAPTER, VERSION, SEEDS, CONFIRM = 11, 1, 2, True
 DATASET = "Fashion-MNIST, 10,000 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = first.NETWORK

@@ -20,7 +20,8 @@ from .rate_is_the_reason import PARTS, Gains
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTION, CLAIM, SOURCE, FOLKLORE = first.QUESTION, first.CLAIM, first.SOURCE, first.FOLKLORE
+QUESTION = "Does batch normalization gain by its own best rate, where that is another, or already at the same rate?"
+CLAIM, SOURCE, FOLKLORE = first.CLAIM, first.SOURCE, first.FOLKLORE
 CHAPTER, ROWS = 11, "learning_rate_cosine"
 METRIC, DELTA = first.METRIC, first.DELTA
 SCOPE, FACTOR = first.SCOPE, first.FACTOR

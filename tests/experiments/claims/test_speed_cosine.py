@@ -132,10 +132,10 @@ def wall(last: dict[str, float], peak: float = 0.1):
 
 def test_the_highest_rate_is_the_last_that_learns(all_rates):
     rows = made_up(wall({"batch": 3.0, "none": 0.3}))
-    assert higher_rates.tried(rows, "SGD", "he", "batch") == [0.1, 0.3, 1.0, 3.0, 10.0]
-    assert higher_rates.tried(rows, "SGD", "he", "none") == [0.1, 0.3, 1.0, 3.0]  # one further
-    assert higher_rates.usable(rows, "SGD", "he", "none")[0] == [0.1, 0.3]
-    assert higher_rates.usable(rows, "SGD", "he", "batch", tolerance=0.02)[1] == [0.1, 0.3]
+    assert higher_rates.tried(higher_rates.of_arm(rows, "SGD", "he", "batch")) == [0.1, 0.3, 1.0, 3.0, 10.0]
+    assert higher_rates.tried(higher_rates.of_arm(rows, "SGD", "he", "none"), 1) == [0.1, 0.3, 1.0, 3.0]  # one further
+    assert higher_rates.usable(higher_rates.of_arm(rows, "SGD", "he", "none"), 1)[0] == [0.1, 0.3]
+    assert higher_rates.usable(higher_rates.of_arm(rows, "SGD", "he", "batch"), tolerance=0.02)[1] == [0.1, 0.3]
     for comparison in higher_rates.comparisons(rows):
         assert comparison.difference.mean == pytest.approx(1) and comparison.edges == ()
     (sgd, *_) = of_sgd(rows, higher_rates)
@@ -164,7 +164,7 @@ def test_a_diverged_run_has_not_learned(all_rates):
     rows = made_up(wall({"batch": 3.0, "none": 0.3}))
     for r in rows:
         r["diverged"] = r["setting"]["lr"] == 0.3 and r["setting"]["norm"] == "none"
-    assert max(higher_rates.usable(rows, "SGD", "he", "none")[1]) == 0.1
+    assert max(higher_rates.usable(higher_rates.of_arm(rows, "SGD", "he", "none"), 1)[1]) == 0.1
     assert not higher_rates.learns({"diverged": True, "val_accuracy": 0.9})
     assert not higher_rates.learns({"diverged": False, "val_accuracy": 0.6})
 
