@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 from bnbook import experiments
 from bnbook.experiments import Comparison, scoreboard
+from bnbook.experiments.engine.experiment import inventory
 from bnbook.experiments.engine.rows import ResultsError
 from bnbook.experiments.engine.words import OPEN
 
@@ -45,7 +46,14 @@ def test_every_line_of_chapter_1_links_to_its_rows():
 
 
 def test_every_experiment_is_on_the_board_once():
-    assert sorted(ON_THE_BOARD) == OWN
+    assert sorted([*ON_THE_BOARD, *scoreboard.WAITING]) == OWN
+
+
+@pytest.mark.parametrize("name", scoreboard.WAITING)
+def test_what_waits_is_under_way(name):
+    """When the last run is there, the experiment gets its row."""
+    study = experiments.find(experiments.find(name).rows_of)
+    assert inventory(study, study.file()).missing or not study.plan(study.file())
 
 
 # The page
