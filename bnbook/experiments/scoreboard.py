@@ -92,6 +92,7 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "higher_rates_cosine",
     "rate_is_the_reason_cosine",
     "conv_rates",
+    "conv_order",
 )
 NO_VERDICT = "no verdict yet"
 

@@ -11,9 +11,8 @@ import json
 import re
 from pathlib import Path
 
-from sphinx.application import Sphinx
-
 from book_previews import end_of
+from sphinx.application import Sphinx
 
 NAME = "search_texts.js"
 FORMULA = re.compile(r'<span class="katex">')
