@@ -130,8 +130,8 @@ def depthwise_multiplied() -> nn.Module:
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "the book's network": lambda: torch_cnn.cnn(image_size=14),
-    "fully connected": lambda: nn.Sequential(nn.Flatten(), torch_mlp.mlp(196, [16, 12], 10, norm="batch")),
-    "VGG": lambda: nn.Sequential(nn.Upsample(32), torch_conv.vgg(width=4)),
+    "fully connected": lambda: torch_mlp.mlp(widths=(16, 12), in_features=196),
+    "VGG": lambda: torch_conv.vgg(width=4),
     "ResNet": lambda: torch_conv.resnet(depth=8, width=4),
     "MobileNetV2": lambda: nn.Sequential(conv(1, 8, stride=2), Inverted(8), Inverted(8), *head(8)),
     "ShuffleNet": lambda: nn.Sequential(conv(1, 8), Shuffle(), *head(8)),
