@@ -272,7 +272,9 @@ def hooked(module: nn.Module) -> str:
 # --- folding ---------------------------------------------------------------------------------------------------------
 
 
-def _constants(norm: nn.Module, axes: int = 0, dtype: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+def _constants(
+    norm: nn.Module, axes: int = 0, dtype: torch.dtype | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and shift of a layer; of another class None, if it has none."""
     if kind_of(norm, NORMS, "forward") is None:
         found = affine(norm, axes, dtype)

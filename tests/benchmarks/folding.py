@@ -17,15 +17,15 @@ from collections.abc import Callable
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.fx.experimental.optimization import fuse  # noqa: E402
+import numpy as np
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
 
-from bnbook.interop import fold  # noqa: E402
-from bnbook.models import torch_cnn, torch_conv  # noqa: E402
-from bnbook.probes.untouched import tensors  # noqa: E402
-from tests.interop.architectures import ARCHITECTURES  # noqa: E402
+from bnbook.interop import fold
+from bnbook.models import torch_cnn, torch_conv
+from bnbook.probes.untouched import tensors
+from tests.interop.architectures import ARCHITECTURES
 
 SIZES = {  # model, side of the images
     "the book's network": (torch_cnn.cnn, 28),

@@ -81,7 +81,9 @@ def called_foldable(model: nn.Module, given: list[Tensor]) -> tuple[int, set[str
     """(how many pairs, the layers that are named, the codes)."""
     found = [f for f in checkup(model, given).findings if f.code in ("BN501", "BN502", "BN503")]
     good = [f for f in found if f.code != "BN502"]
-    named = {layer for f in good if f.code == "BN501" for layer in re.findall(r" and (\S+?)(?:,|$| and so on)", f.message)}
+    named = {
+        layer for f in good if f.code == "BN501" for layer in re.findall(r" and (\S+?)(?:,|$| and so on)", f.message)
+    }
     return sum(int(f.value) for f in good), named | {f.layer for f in good}, " ".join(f.code for f in found)
 
 
@@ -108,6 +110,12 @@ def test_architectures(name):
 @pytest.mark.parametrize("name", models.HEALTHY)
 def test_healthy_models(name):
     folds_all(models.HEALTHY[name](), models.batches(2))
+
+
+@pytest.mark.parametrize("name", [name for name, (code, _) in FAULTS.items() if code in ("BN501", "BN503")])
+def test_pairs_that_the_catalogue_plants(name):
+    model, given, _ = FAULTS[name][1]()
+    assert folds_all(model, given)
 
 
 @pytest.mark.parametrize("name", SPECIAL)

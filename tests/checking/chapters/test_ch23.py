@@ -78,9 +78,12 @@ WRONG = {
         "nothing": lambda w, a, groups: w,
         "axis 0": lambda w, a, groups: w * np.resize(a, len(w)).reshape(-1, 1, 1, 1),
         "first group for all": lambda w, a, groups: w * a[: w.shape[1]].reshape(1, -1, 1, 1),
-        "strided": lambda w, a, groups: w * np.resize(
-            [a[i % groups * w.shape[1] :][: w.shape[1]] for i in range(len(w))], w.shape[:2]
-        )[..., None, None],
+        "strided": lambda w, a, groups: (
+            w
+            * np.resize([a[i % groups * w.shape[1] :][: w.shape[1]] for i in range(len(w))], w.shape[:2])[
+                ..., None, None
+            ]
+        ),
     },
     "ch23.bits": {
         "always eight": lambda w, error, per_channel: 8,
