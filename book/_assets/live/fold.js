@@ -42,12 +42,12 @@
       slider("w", "weight w", -3, 3, 0.25);
       slider("b", "bias b", -5, 5, 0.5);
       slider("mean", "running mean μ̄", -8, 8, 0.5);
-      slider("std", "running standard deviation σ̄", 0.5, 4, 0.25);
+      slider("std", "running sd σ̄", 0.5, 4, 0.25);
       slider("gamma", "γ", -3, 3, 0.25);
       slider("beta", "β", -5, 5, 0.5);
       this.buttons("The layer", [
         ["as trained", () => this.put(START)],
-        ["as made: μ̄ = 0, σ̄ = 1, γ = 1, β = 0", () => this.put(FRESH)],
+        ["as made", () => this.put(FRESH)],
         ["no bias", () => this.put({ b: 0 })],
       ]);
     }
@@ -87,10 +87,10 @@
       ];
       const keys = [
         ["live-without", "weights alone"],
-        ["live-with", "and normalized"],
+        ["live-with", "normalized"],
       ];
       keys.forEach(([kind, words], i) => {
-        const x = left + 58 + i * (width < 480 ? 124 : 150);
+        const x = left + 62 + i * 130;
         parts.push(line(`live-curve ${kind}`, x, 24, x + 20, 24), text("live-tick", x + 26, 28.5, words));
       });
       parts.push(circle("live-dot live-ink", left + 12, 24, 4.5), text("live-tick", left + 20, 28.5, "fold"));
