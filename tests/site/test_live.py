@@ -146,7 +146,7 @@ def fold(rng: np.random.Generator) -> Case:
     w, b, mean, gamma, beta = (float(v) for v in rng.normal(size=5))
     variance, eps = float(rng.uniform(0.01, 3)), 1e-5
     a, t = scale_and_shift(*(np.array([v]) for v in (mean, variance, gamma, beta)), eps)
-    right = [float(v) for v in np.ravel(into_previous(np.array([[w]]), np.array([b]), a, t))]
+    right = [part.item() for part in into_previous(np.array([[w]]), np.array([b]), a, t)]
     wrong = {  # (W′, b′) in the words of equation 23.2
         "none": right,
         "nothing": [w, b],
