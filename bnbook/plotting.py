@@ -26,6 +26,7 @@ LIVE_FIGURES = (
     "company",
     "depth",
     "epsilon",
+    "fold",
     "forward",
     "graph",
     "rates",

@@ -16,7 +16,8 @@ FLOORS = (  # a file imports from its own room and from floors above it in this 
     {"nn"},
     {"optim", "textbook"},  # the teaching core ends here
     {"models", "probes", "checking"},
-    {"interop", "kernels", "checkup"},
+    {"interop", "kernels"},
+    {"checkup"},
     {"train"},
     {"experiments"},
     {"checking.chapters"},

@@ -27,6 +27,7 @@ from .trials import (
     batch_of,
     hooked,
     moments,
+    numbers,
     unchanged,
     wide,
 )
@@ -606,11 +607,11 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
         else:
             candidates.append(pair)
     with trials.evaluating():
-        whole = trials.run(batch)
+        whole = numbers(trials.outputs(batch))
 
         def change(group: list) -> float:
             with folded(trials, group):
-                return apart(trials.run(batch), whole)
+                return max(map(apart, numbers(trials.outputs(batch)), whole))
 
         good = unchanged(candidates, lambda group: change(group) < SAME)
         for pair in candidates:

@@ -27,7 +27,8 @@ _HAND = "book/03_inference.html#running-statistics-by-hand"
 _LAYER = "book/05_layer.html#the-layer"
 _DECAY = "book/12_scale_invariance.html#weight-decay-and-what-it-does-here"
 _DROPOUT = "book/16_placement.html#dropout-in-front"
-_PLACE = "book/16_placement.html#what-else-the-place-changes"
+_FOLDING = "book/23_folding.html#a-tool-that-refuses"
+_TOOLS = "book/23_folding.html#what-the-tools-do-today"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
 _ALL: tuple[Rule, ...] = (
@@ -242,8 +243,8 @@ _ALL: tuple[Rule, ...] = (
         "pairs that can be folded",
         "In evaluation the layer multiplies by a constant and adds one: it was put into the weights before it, and the"
         " outputs stayed the same.",
-        "For deployment: torch.nn.utils.fusion.fuse_conv_bn_eval and fuse_linear_bn_eval; or let the exporter do it.",
-        _MODES,
+        "For deployment: folded, report = bnbook.interop.fold(model.eval(), batch); or let the exporter do it.",
+        _FOLDING,
     ),
     Rule(
         "BN502",
@@ -253,7 +254,7 @@ _ALL: tuple[Rule, ...] = (
         " weights are used more than once or are computed from others, or their output is used elsewhere, or the"
         " channels are on another axis, or the layer does more than normalize.",
         "Leave it as it is; check what a tool that folds by itself has done with it.",
-        _PLACE,
+        _TOOLS,
     ),
     Rule(
         "BN503",
@@ -261,8 +262,8 @@ _ALL: tuple[Rule, ...] = (
         "a transposed convolution that tools fold wrongly",
         "It can be folded, and was, by hand; fuse_conv_bn_eval scales another axis unless it is told that the"
         " convolution is transposed, and does not know groups.",
-        "Fold along axis 1 of the weights, group by group, and compare the outputs.",
-        _PLACE,
+        "bnbook.interop.fold(model.eval(), batch), which folds along axis 1 of the weights, group by group.",
+        _FOLDING,
     ),
 )
 

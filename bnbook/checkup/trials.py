@@ -11,27 +11,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..interop.torch_folding import WEIGHTED, is_batch_norm
 from ..probes.untouched import tensors
 
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
 FLAT = 1e-3  # of their size: outputs that vary by less are the same for all examples
 ROUNDED = 1e-6  # of a mean: a standard deviation below is that of rounding
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class ModelError(ValueError):
     """The model cannot be checked, or has raised an error on a batch."""
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """Batch normalization, of torch or any other class that keeps a running mean and variance as it does."""
-    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-        return False
-    kept = [getattr(module, name, None) for name in ("running_mean", "running_var")]
-    return isinstance(module, _BatchNorm) or all(isinstance(tensor, Tensor) for tensor in kept)
 
 
 @dataclasses.dataclass
@@ -160,11 +151,15 @@ class Trials:
         self.arrived: dict[str, tuple[int, int, torch.dtype]] = {}
 
     def run(self, batch: Batch) -> Tensor:
-        """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
+        """The output, or the first tensor of real numbers in it."""
+        return output_of(self.outputs(batch))
+
+    def outputs(self, batch: Batch) -> Any:
+        """All that the model returns; it may change the inputs that it is given."""
         batch = _mapped(batch, torch.clone)
         try:
             with torch.set_grad_enabled(self.grad):
-                return output_of(self.model(*batch.args, **batch.kwargs))
+                return self.model(*batch.args, **batch.kwargs)
         except SystemExit as error:
             raise ModelError(f"the model raises SystemExit on a batch: {error}") from error
 
@@ -253,7 +248,7 @@ class Trials:
 
         def hooks() -> Iterator[Any]:
             for name, module in self.model.named_modules():
-                if isinstance(module, WEIGHTED):
+                if isinstance(module, tuple(WEIGHTED)):
                     yield module.register_forward_hook(keep(name))
             for name, module in self.layers.items():
                 yield module.register_forward_pre_hook(look(name), with_kwargs=True)
@@ -282,6 +277,8 @@ def apart(a: Tensor, b: Tensor) -> float:
     flat, its standard deviation counts as FLAT of the larger root mean square: else rounding would be many of them.
     """
     a, b = wide(a), wide(b)
+    if not b.ndim:
+        a, b = a.reshape(1), b.reshape(1)
     masked = a.isinf() & (a == b)
     a, b = a.masked_fill(masked, 0.0), b.masked_fill(masked, 0.0)
     spread = _rms(b - b.mean(0, keepdim=True)) if len(b) > 1 else _rms(b)
@@ -318,10 +315,14 @@ def arriving(args: tuple, kwargs: dict) -> Tensor | None:
 
 def output_of(value: Any) -> Tensor:
     """The first tensor of real numbers in what a model returns; a loss that stands beside it only where it is alone."""
-    found = [tensor.detach().clone() for tensor in tensors(value) if tensor.is_floating_point()]
-    for tensor in sorted(found, key=lambda tensor: tensor.ndim == 0):
+    for tensor in sorted(numbers(value), key=lambda tensor: tensor.ndim == 0):
         return tensor if tensor.ndim else tensor.reshape(1)
     raise ModelError(f"the model returns no tensor of real numbers, but a {type(value).__name__}")
+
+
+def numbers(value: Any) -> list[Tensor]:
+    """The tensors of real numbers in what a model returns."""
+    return [tensor.detach().clone() for tensor in tensors(value) if tensor.is_floating_point()]
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from bnbook import experiments, nn, plotting
 from bnbook import functional as F
 from bnbook.experiments import interactive
 from bnbook.experiments.claims import learning_rate
+from bnbook.interop import into_previous, scale_and_shift
 from tests.site.conftest import AXE, ROOT, SETTLE, Visit, contrast, open_page
 
 pytestmark = pytest.mark.long(seconds=60)
@@ -139,6 +140,28 @@ def drawing(page: Page) -> str:
 
 # A random case of a figure: the name of its static function, the arguments, and what the package makes of them.
 Case = tuple[str, list[Any], dict[str, Any]]
+
+
+def fold(rng: np.random.Generator) -> Case:
+    w, b, mean, gamma, beta = (float(v) for v in rng.normal(size=5))
+    variance, eps = float(rng.uniform(0.01, 3)), 1e-5
+    a, t = scale_and_shift(*(np.array([v]) for v in (mean, variance, gamma, beta)), eps)
+    right = [part.item() for part in into_previous(np.array([[w]]), np.array([b]), a, t)]
+    wrong = {  # (W′, b′) in the words of equation 23.2
+        "none": right,
+        "nothing": [w, b],
+        "bias": [right[0], right[1] + (1 - a[0]) * b],
+        "mean": [right[0], right[1] + a[0] * mean],
+        "beta": [right[0], right[1] - beta],
+        "variance": [gamma / (variance + eps) * w, gamma / (variance + eps) * (b - mean) + beta],
+    }
+    mistake = str(rng.choice(list(wrong)))
+    weight, bias = wrong[mistake]
+    ends = [abs((weight - right[0]) * x + bias - right[1]) for x in (0, 4)]
+    expected = {"line": np.array(wrong[mistake]), "right": np.array(right)}
+    if max(ends) > 0.1 * np.abs(right).max():  # a difference of equal numbers is rounding
+        expected["apart"] = max(ends)
+    return "fold", [w, b, mean, variance, gamma, beta, eps, mistake], expected
 
 
 def forward(rng: np.random.Generator) -> Case:
@@ -308,6 +331,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "company": company,
     "depth": depth,
     "epsilon": epsilon,
+    "fold": fold,
     "forward": forward,
     "graph": graph,
     "rates": rates,
