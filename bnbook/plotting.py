@@ -29,6 +29,7 @@ LIVE_FIGURES = (
     "forward",
     "graph",
     "rates",
+    "relatives",
     "repair",
     "running",
 )

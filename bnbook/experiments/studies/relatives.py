@@ -53,7 +53,7 @@ class RMSNorm2d(nn.Module):
 
 
 class Standardized(nn.Module):
-    """Weights of mean 0 and variance 1 over the inputs of each output: Qiao et al. (2019), equation 5."""
+    """Weights of mean 0 and variance 1 over the inputs of each output (Qiao et al. 2019)."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """(outputs, ...) to the same shape."""
