@@ -55,7 +55,7 @@
       this.x = places(SHAPE).map(({ c }) => (c - 1) * 0.8 + random());
       this.choice("kind", "Normalization:", KINDS.map((kind) => [kind, kind === "position" ? "layer, at each position" : kind]));
       this.choice("what", "Change:", Object.entries(WHAT));
-      this.set("what", "image");
+      this.set("what", "map");
       this.slider("factor", "times", { min: 0, max: FACTORS.length - 1, value: 4, map: (k) => FACTORS[k], text: show });
       this.slider("shift", "plus", { min: -3, max: 3, value: 0, text: show });
       this.cursor = svg("g", { class: "live-handle live-ink", role: "application", tabindex: 0 });
