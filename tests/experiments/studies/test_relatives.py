@@ -81,3 +81,11 @@ def test_the_settings():
     grid = experiments.find("relatives").settings()
     assert {(s["batch_size"], s["norm"]) for s in grid} == {(n, norm) for n in (2, 64) for norm in relatives.NORMS}
     assert {"batch", "group", "none"} < set(small_batches.NORMS)  # the same arms there
+
+
+def test_the_recorded_rows_choose_inside_the_grid():
+    rows = experiments.load("relatives")
+    for size in relatives.RATES:
+        for norm in relatives.NORMS:
+            choice = relatives.at_best_rate(rows, size, norm)
+            assert len(choice.rows) == relatives.SEEDS and not choice.edge, (size, norm)
