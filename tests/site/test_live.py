@@ -263,7 +263,8 @@ def rates(rng: np.random.Generator) -> Case:
 
 
 def relatives(rng: np.random.Generator) -> Case:
-    kind, groups = str(rng.choice(["batch", "layer", "RMS", "group", "instance", "position"])), int(rng.choice([1, 2, 4]))
+    kind = str(rng.choice(["batch", "layer", "RMS", "group", "instance", "position"]))
+    groups = int(rng.choice([1, 2, 4]))
     x, eps = rng.normal(rng.normal(scale=5), 2, size=(int(rng.integers(2, 5)), 4, 3, 2)), 10 ** rng.uniform(-5, 1)
     y = {
         "batch": lambda: F.batch_norm(x, None, None, training=True, eps=eps)[0],
