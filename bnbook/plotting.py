@@ -30,6 +30,7 @@ LIVE_FIGURES = (
     "forward",
     "graph",
     "rates",
+    "relatives",
     "repair",
     "running",
 )

@@ -285,6 +285,21 @@ def rates(rng: np.random.Generator) -> Case:
     return "best", [table, setting, norm, within], expected
 
 
+def relatives(rng: np.random.Generator) -> Case:
+    kind = str(rng.choice(["batch", "layer", "RMS", "group", "instance", "position"]))
+    groups = int(rng.choice([1, 2, 4]))
+    x, eps = rng.normal(rng.normal(scale=5), 2, size=(int(rng.integers(2, 5)), 4, 3, 2)), 10 ** rng.uniform(-5, 1)
+    y = {
+        "batch": lambda: F.batch_norm(x, None, None, training=True, eps=eps)[0],
+        "layer": lambda: F.layer_norm(x, x.shape[1:], eps=eps)[0],
+        "RMS": lambda: F.rms_norm(x, x.shape[1:], eps=eps)[0],
+        "group": lambda: F.group_norm(x, groups, eps=eps)[0],
+        "instance": lambda: F.instance_norm(x, eps=eps)[0],
+        "position": lambda: np.moveaxis(F.layer_norm(np.moveaxis(x, 1, -1), 4, eps=eps)[0], -1, 1),
+    }[kind]()
+    return "normalize", [x.ravel().tolist(), list(x.shape), kind, groups, eps], {"xHat": y.ravel()}
+
+
 def bet(rng: np.random.Generator) -> Case:
     low, high = np.sort(rng.normal(size=2))
     drawn, found = rng.uniform(low, high, size=(2, rng.integers(2, 12)))
@@ -335,6 +350,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "forward": forward,
     "graph": graph,
     "rates": rates,
+    "relatives": relatives,
     "repair": repair,
     "running": running,
 }
