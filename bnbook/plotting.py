@@ -28,6 +28,7 @@ LIVE_FIGURES = (
     "epsilon",
     "forward",
     "graph",
+    "merge",
     "rates",
     "repair",
     "running",

@@ -449,3 +449,20 @@ def test_revert_refuses_before_it_changes():
     for function in (convert, revert):
         with pytest.raises(TypeError, match=r"module must be a torch.nn.Module, got dict"):
             function({})
+
+
+def test_the_check_up_knows_the_layer():
+    """It finds in a converted model what it finds in the model; and no SyncBatchNorm that cannot train on a CPU."""
+    from bnbook.checkup import checkup
+
+    def found(model: nn.Module) -> list[str]:
+        torch.manual_seed(0)
+        batches = [torch.randn(32, 2, 4, 4).double() for _ in range(3)]
+        with torch.no_grad():
+            for x in batches * 20:
+                model(x)
+        return [finding.code for finding in checkup(model, batches).findings]
+
+    plain = found(prepared(Net()))
+    assert found(convert(prepared(Net()))) == plain and "BN501" in plain and "BN403" not in plain
+    assert "BN403" in found(nn.SyncBatchNorm.convert_sync_batchnorm(prepared(Net())))
