@@ -19,9 +19,17 @@ pytestmark = pytest.mark.long(seconds=30)
 CUTS = [(size, name) for size in SHARDS for name in SHARDS[size]]
 
 
+class Seen(dict):
+    """The results by the number of processes, which are started when they are asked for."""
+
+    def __missing__(self, size: int) -> dict[str, list]:
+        self[size] = together.run(size)
+        return self[size]
+
+
 @pytest.fixture(scope="module")
-def seen() -> dict[int, dict[str, list]]:
-    return {size: together.run(size) for size in SHARDS}
+def seen() -> Seen:
+    return Seen()
 
 
 def near(a: torch.Tensor, b: torch.Tensor, tol: float = 1e-12) -> None:
