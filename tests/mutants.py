@@ -941,7 +941,7 @@ MUTANTS = (
                 "sums of the shard alone",
                 "            S1, S2 = sums.chunk(2)",
                 "            sums.chunk(2)",
-                "test_processes_are_one_large_batch[2-2-unequal]",
+                "test_threads_are_one_large_batch[unequal]",
                 "the gradient of x needs the sums over all shards",
             ),
             (
@@ -949,21 +949,21 @@ MUTANTS = (
                 "        grad_weight = S2.to(weight.dtype) if ctx.needs_input_grad[1] else None",
                 "        if weight is not None and ctx.group:\n            dist.all_reduce(S2, group=ctx.group)\n"
                 "        grad_weight = S2.to(weight.dtype) if ctx.needs_input_grad[1] else None",
-                "test_processes_are_one_large_batch[2-2-unequal]",
+                "test_threads_are_one_large_batch[unequal]",
                 "DistributedDataParallel averages the gradients of the shards",
             ),
             (
                 "Bessel of the shard",
                 "        self._track(mean, var * (total / (total - 1)))",
-                "        self._track(mean, var * (len(x) / (len(x) - 1)))",
-                "test_processes_are_one_large_batch[2-2-equal]",
+                "        self._track(mean, var * (len(x) / (len(x) - 0.5)))",
+                "test_threads_are_one_large_batch[unequal]",
                 "the running variance has the global count",
             ),
             (
                 "the batch is counted before all agree",
                 "        total, mean, M2 = self._gather(x, error, group)",
                 "        self.num_batches_tracked.add_(1)\n        total, mean, M2 = self._gather(x, error, group)",
-                "test_all_raise_where_one_must[channels-2]",
+                "test_all_threads_raise_where_one_must",
                 "an error changes nothing",
             ),
             (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -282,6 +285,78 @@ def test_a_network_under_ddp(seen, size, name):
             )
         if f"{name}, plain" in part:
             assert off(part[f"{name}, plain"]) > 0.01
+
+
+# --- the same in threads ---------------------------------------------------------------------------------------------
+
+
+class Threads:
+    """In the place of `torch.distributed`: threads of this process, so that planted mistakes live in all of them."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.barrier, self.sent = size, threading.Barrier(size, timeout=60), [torch.empty(0)] * size
+        self.rank = threading.local()
+        self.group = types.SimpleNamespace(WORLD="all")
+
+    def run(self, function) -> list:
+        def work(rank: int):
+            self.rank.value = rank
+            return function(rank, self.size)
+
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(work, range(self.size)))
+
+    def exchanged(self, message: torch.Tensor) -> list[torch.Tensor]:
+        self.sent[self.rank.value] = message.clone()
+        self.barrier.wait()
+        all_of_them = list(self.sent)
+        self.barrier.wait()
+        return all_of_them
+
+    def all_gather(self, parts, message, group):
+        for part, sent in zip(parts, self.exchanged(message), strict=True):
+            part.copy_(sent)
+
+    def all_reduce(self, message, group):
+        message.copy_(sum(self.exchanged(message)))
+
+    def is_available(self) -> bool:
+        return True
+
+    is_initialized = is_available
+
+    def get_world_size(self, group) -> int:
+        return self.size
+
+    def get_process_group_ranks(self, group) -> list[int]:
+        return list(range(self.size))
+
+
+@pytest.fixture
+def threads(monkeypatch) -> Threads:
+    threads = Threads(4)
+    monkeypatch.setattr(sync_batch_norm, "dist", threads)
+    return threads
+
+
+@pytest.mark.parametrize("sizes", SHARDS[4].values(), ids=SHARDS[4])
+def test_threads_are_one_large_batch(threads, sizes):
+    def work(rank: int, size: int) -> dict:
+        layer = convert(prepared(nn.BatchNorm2d(3)))
+        return passed(layer, *(together.part(t, sizes, rank) for t in batch(SHAPES[2])))
+
+    one_of_all(threads.run(work), passed(prepared(nn.BatchNorm2d(3)), *batch(SHAPES[2])), sizes)
+
+
+def test_all_threads_raise_where_one_must(threads):
+    def work(rank: int, size: int) -> dict:
+        layer = convert(prepared(nn.BatchNorm2d(3)))
+        return together.refused(layer, torch.ones(5, 2 if rank == 1 else 3).double())
+
+    found = threads.run(work)
+    assert all(part["kept"] and part["error"] for part in found)
+    assert found[1]["error"].startswith("ValueError: the input must have 3 channels")
+    assert "process 1 cannot take part" in found[3]["error"]
 
 
 # --- one process -----------------------------------------------------------------------------------------------------
