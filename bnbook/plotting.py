@@ -29,6 +29,7 @@ LIVE_FIGURES = (
     "fold",
     "forward",
     "graph",
+    "merge",
     "rates",
     "relatives",
     "repair",

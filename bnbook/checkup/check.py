@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..kernels.sync_batch_norm import SyncBatchNorm
 from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
@@ -32,6 +33,7 @@ from .trials import (
     wide,
 )
 
+SYNCHRONIZED = (nn.SyncBatchNorm, SyncBatchNorm)
 MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
@@ -313,7 +315,7 @@ def _of_wrappers(
     model: nn.Module, inner: nn.Module, layers: dict[str, nn.Module], distances: list[Distance]
 ) -> Iterator[Finding]:
     if isinstance(model, nn.parallel.DistributedDataParallel) and (size := torch.distributed.get_world_size()) > 1:
-        alone = [name for name, layer in layers.items() if not isinstance(layer, nn.SyncBatchNorm)]
+        alone = [name for name, layer in layers.items() if not isinstance(layer, SYNCHRONIZED)]
         if alone:
             message = f"{len(alone)} layers normalize with the part of one of {size} processes"
             yield _finding("BN402", "", size, message)
@@ -539,7 +541,7 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
         if momentum is not None and before[name] and all(map(torch.equal, before[name], after[name])):
             message = f"momentum={momentum:g}: batches in training moved no statistic"
             yield _finding("BN103", name, momentum, message)
-    if judged and not any(isinstance(layer.module, nn.SyncBatchNorm) for layer in active.values()):
+    if judged and not any(isinstance(layer.module, SYNCHRONIZED) for layer in active.values()):
         smallest = min(batch.size or 1 for batch in trials.batches)
         carried = (_carriers(layer, 10**9) / len(trials.batches) for layer in active.values() if layer.moments)
         yield from _gap(outputs, with_batch, max(1.0, min(smallest, *carried)))

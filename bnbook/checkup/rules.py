@@ -29,6 +29,8 @@ _DECAY = "book/12_scale_invariance.html#weight-decay-and-what-it-does-here"
 _DROPOUT = "book/16_placement.html#dropout-in-front"
 _FOLDING = "book/23_folding.html#a-tool-that-refuses"
 _TOOLS = "book/23_folding.html#what-the-tools-do-today"
+_SHARDS = "book/24_devices.html#a-batch-in-shards"
+_OTHERS = "book/24_devices.html#what-others-do"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
 _ALL: tuple[Rule, ...] = (
@@ -216,8 +218,9 @@ _ALL: tuple[Rule, ...] = (
         "statistics of one device under data parallelism",
         "Each process normalizes with its own part of the batch, and the statistics that are saved are those of the"
         " first.",
-        "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) before wrapping, where the part of a device is small.",
-        _NOISE,
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) before wrapping, where the part of a device is small; on"
+        " CPUs bnbook.kernels.sync_batch_norm.convert(model).",
+        _SHARDS,
     ),
     Rule(
         "BN403",
@@ -225,8 +228,8 @@ _ALL: tuple[Rule, ...] = (
         "SyncBatchNorm on a CPU",
         "PyTorch's layer works on GPUs only: without a process group it is an ordinary layer, with one it raises in"
         " training.",
-        "BatchNorm1d, 2d or 3d for training on a CPU.",
-        _LAYER,
+        "bnbook.kernels.sync_batch_norm.convert(model) for several processes on CPUs; BatchNorm1d, 2d or 3d for one.",
+        _OTHERS,
     ),
     Rule(
         "BN404",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ..kernels.sync_batch_norm import SyncBatchNorm
 from ..probes.untouched import on_copies, tensors
 from .folding import (
     PADDED,
@@ -30,7 +31,9 @@ from .layers import kind_of
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5, **dict(zip(TRANSPOSED, (3, 4, 5), strict=True))}
-NORMS = {kind: "BatchNorm" for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)}
+NORMS = {
+    kind: "BatchNorm" for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncBatchNorm)
+}
 WEIGHTED = {kind: "weighted" for kind in (*CONVOLUTIONS, nn.Linear)}
 SAME = 1e-3  # of the largest: how far a layer of another class may be from a scale and a shift
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -13,6 +13,7 @@ from torch.nn import functional as TF
 import bnbook.nn
 from bnbook import interop
 from bnbook.interop.folding import compared, fold, into_next, into_previous, scale_and_shift
+from bnbook.kernels.sync_batch_norm import SyncBatchNorm
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -137,6 +138,7 @@ FOLDABLE = {
     "one-dimensional": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (5, 3, 9), {"1": ("0",)}),
     "three-dimensional": (lambda: nn.Sequential(nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4)), (2, 3, 4, 5, 3), {"1": ("0",)}),
     "synchronized": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), IMAGES, {"1": ("0",)}),
+    "synchronized, ours": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), SyncBatchNorm(4)), IMAGES, {"1": ("0",)}),
     "fully connected": (
         lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)),
         ROWS,

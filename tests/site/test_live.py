@@ -21,6 +21,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
@@ -30,6 +31,7 @@ from bnbook import functional as F
 from bnbook.experiments import interactive
 from bnbook.experiments.claims import learning_rate
 from bnbook.interop import into_previous, scale_and_shift
+from bnbook.kernels import sync_batch_norm
 from tests.site.conftest import AXE, ROOT, SETTLE, Visit, contrast, open_page
 
 pytestmark = pytest.mark.long(seconds=60)
@@ -251,6 +253,18 @@ def epsilon(rng: np.random.Generator) -> Case:
     return "epsilon", [sigma, eps], expected
 
 
+def merge(rng: np.random.Generator) -> Case:
+    x = torch.tensor(rng.normal(rng.normal(scale=5), rng.lognormal(), size=(int(rng.integers(2, 40)), 1)))
+    cut = int(rng.choice([0, len(x), rng.integers(len(x) + 1)]))
+    parts = [sync_batch_norm.moments(part) for part in (x[:cut], x[cut:])]
+    m, *stacked = (torch.stack([torch.as_tensor(p[i]) for p in parts]) for i in range(3))
+    _, mean, M2 = sync_batch_norm.merge(m, *stacked)
+    a, b = (np.array([float(value) for value in p]) for p in parts)
+    averaged = np.mean([[p[1], p[2] / p[0]] for p in (a, b) if p[0]], axis=0)
+    expected = {"a": a, "b": b, "mean": mean.item(), "M2": M2.item(), "averaged": averaged}
+    return "merge", [x[:, 0].tolist(), cut], expected
+
+
 @functools.cache
 def rate_of_the_chapter() -> dict[bool, Callable[[float], float]]:
     """By whether there is ReLU: the functions of chapter 13, which checks them against networks."""
@@ -349,6 +363,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "fold": fold,
     "forward": forward,
     "graph": graph,
+    "merge": merge,
     "rates": rates,
     "relatives": relatives,
     "repair": repair,
