@@ -30,6 +30,7 @@ LIVE_FIGURES = (
     "graph",
     "rates",
     "repair",
+    "roofline",
     "running",
 )
 

@@ -115,7 +115,15 @@ class BatchNormReLU(nn.modules.batchnorm._BatchNorm):
             momentum = 1.0 / (int(counted) + 1)
         statistics = (self.running_mean, self.running_var)
         y = batch_norm(
-            input, *statistics, self.weight, self.bias, training, momentum or 0.0, self.eps, relu=True, residual=residual
+            input,
+            *statistics,
+            self.weight,
+            self.bias,
+            training,
+            momentum or 0.0,
+            self.eps,
+            relu=True,
+            residual=residual,
         )
         if self.training and counted is not None:
             counted.add_(1)

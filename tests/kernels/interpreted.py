@@ -157,7 +157,9 @@ def test_views_that_are_not_dense():
     compare(whole | {"grad_y": grad_y * torch.linspace(1, 2, y.shape[-1])}, **FUSED)
 
 
-@pytest.mark.parametrize("absent", [("weight",), ("bias",), ("weight", "bias"), ("running_mean", "running_var")], ids=str)
+@pytest.mark.parametrize(
+    "absent", [("weight",), ("bias",), ("weight", "bias"), ("running_mean", "running_var")], ids=str
+)
 def test_what_may_be_left_out(absent):
     given = drawn((4, 3, 5), torch.float64) | dict.fromkeys(absent)
     wanted, found = (passed(f, given, **ADDED) for f in (reference, batch_norm))
@@ -227,7 +229,9 @@ def test_an_empty_batch():
         assert not found["grad_weight"].any() and not found["grad_bias"].any()
 
 
-@pytest.mark.parametrize("needed", [("weight", "bias"), ("input",), ("bias",), ("residual",), ("weight", "residual")], ids=str)
+@pytest.mark.parametrize(
+    "needed", [("weight", "bias"), ("input",), ("bias",), ("residual",), ("weight", "residual")], ids=str
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_only_what_is_asked_for(needed, training):
     """Any set of gradients, alone."""

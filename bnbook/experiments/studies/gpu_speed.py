@@ -12,6 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,10 @@ SHAPES = {  # what a batch of 64 images has behind the stages of a ResNet-50, an
 }
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-MAPS = {False: (3, 5), True: (4, 7)}  # without and with a residual: read or written by the kernels, forward and backward
+# Maps that are read or written, forward and backward, without a residual and with one.
+MAPS = {False: (3, 5), True: (4, 7)}  # by the fused kernels
+SEPARATE = {False: (5, 8), True: (8, 8)}  # by batch normalization, addition and ReLU, one after the other
+FLOPS = (9, 17)  # operations of the fused kernels on each value; one multiplication with an addition is two
 WAYS = ("fused", "eager", "compiled", "copy")
 ROUNDS, CALLS = 20, 10
 # Largest error over the largest value of the exact array, of outputs and of gradients that are rounded to the dtype.
@@ -82,6 +86,31 @@ def run(setting: dict, seed: int) -> dict:
     return found | {"device": report.device(device)}
 
 
+class Roof(NamedTuple):
+    """What a card needs at least, from two numbers of its data sheet."""
+
+    bytes: float
+    memory_seconds: float
+    flop_seconds: float
+    seconds: float
+    intensity: float  # flops a byte
+    flops: float  # a second, at most
+
+
+def roofline(bandwidth: float, peak: float, values: int, size: int, maps: int, flops: float) -> Roof:
+    """The roofline of a kernel that reads or writes so many maps: max(bytes/bandwidth, flops/peak).
+
+    Args:
+        bandwidth, peak: bytes and flops a second.
+        values, size: of a map, and bytes of a value.
+        maps, flops: read or written; operations on each value.
+    """
+    moved, work = values * size * maps, values * flops
+    memory, arithmetic = moved / bandwidth, work / peak
+    seconds = max(memory, arithmetic)
+    return Roof(moved, memory, arithmetic, seconds, work / moved, work / seconds)
+
+
 def tensors(setting: dict, seed: int) -> dict[str, Tensor | None]:
     """What goes in: random values, parameters and upstream gradient."""
     shape, dtype, device = SHAPES[setting["shape"]], DTYPES[setting["dtype"]], setting["device"]
@@ -91,7 +120,11 @@ def tensors(setting: dict, seed: int) -> dict[str, Tensor | None]:
         return torch.randn(size, generator=rng).to(device, dtype)
 
     wide = dtype if dtype.itemsize > 2 else torch.float32
-    given = {"x": 2 * draw(*shape) + 1, "grad_y": draw(*shape), "residual": draw(*shape) if setting["residual"] else None}
+    given = {
+        "x": 2 * draw(*shape) + 1,
+        "grad_y": draw(*shape),
+        "residual": draw(*shape) if setting["residual"] else None,
+    }
     if len(shape) == 4:
         layout = LAYOUTS[setting["layout"]]
         given = {name: t if t is None else t.contiguous(memory_format=layout) for name, t in given.items()}
