@@ -279,6 +279,31 @@ def test_no_more_is_kept_than_the_table_says():
     assert count(w, b, training=False) == 1
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_as_many_maps_are_read_and_written_as_the_table_says(residual, monkeypatch):
+    """Every value that the kernels load or store, but for those per channel, which are not three-dimensional."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    from bnbook.experiments.studies import gpu_speed
+
+    moved = []
+    for name, which in (("create_masked_load", 1), ("create_masked_store", 2)):
+
+        def counting(*args, plain=getattr(interpreter_builder, name), which=which):
+            if args[0].data.ndim == 3:
+                moved.append(int(args[which].data.sum()))
+            return plain(*args)
+
+        monkeypatch.setattr(interpreter_builder, name, counting)
+    given = drawn((4, 3, 5), torch.float32)
+    leaves = [given[n].requires_grad_() for n in ("input", "weight", "bias", "residual")]
+    y = batch_norm(leaves[0], None, None, *leaves[1:3], True, relu=True, residual=leaves[3] if residual else None)
+    forward = sum(moved)
+    y.backward(given["grad_y"])
+    maps = forward / y.numel(), (sum(moved) - forward) / y.numel()
+    assert maps == gpu_speed.MAPS[residual]
+
+
 @pytest.mark.parametrize("momentum", [0.2, None])
 def test_the_layer_in_place_of_torchs_two(momentum):
     torch.manual_seed(0)

@@ -82,7 +82,7 @@ def compiled(name: str, element: str, constants: dict, ones: set[str] = frozense
 @pytest.mark.parametrize("layout", BLOCKS)
 @pytest.mark.parametrize("element", ["fp32", "bf16"])
 def test_every_map_moves_in_vectors_of_sixteen_bytes(layout, element, monkeypatch, tmp_path):
-    """The widest access that a card has: what a kernel at the memory's speed needs, and all that is seen without one."""
+    """The widest access of a card: what a kernel at the memory's speed needs, and all that is seen without one."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     blocks, ones = BLOCKS[layout]
     for name, (constants, maps) in KERNELS.items():
