@@ -2,7 +2,7 @@
 
     y = batch_norm(x, running_mean, running_var, weight, bias, training=True, relu=True, residual=None)
 
-What it reads and writes, in maps of the size of x (PyTorch's own operations, one after the other, in brackets):
+What it reads and writes, in maps of the size of x (PyTorch's own operations, one after the other, in brackets)::
 
                             forward           backward          together      saved for backward
     batch normalization     2 read, 1 written  4 read, 1 written   8  (8)       x                   (x)

@@ -287,14 +287,19 @@ def test_as_many_maps_are_read_and_written_as_the_table_says(residual, monkeypat
     from bnbook.experiments.studies import gpu_speed
 
     moved = []
-    for name, which in (("create_masked_load", 1), ("create_masked_store", 2)):
 
-        def counting(*args, plain=getattr(interpreter_builder, name), which=which):
+    def counted(name: str, mask: int) -> None:
+        plain = getattr(interpreter_builder, name)
+
+        def counting(*args):
             if args[0].data.ndim == 3:
-                moved.append(int(args[which].data.sum()))
+                moved.append(int(args[mask].data.sum()))
             return plain(*args)
 
         monkeypatch.setattr(interpreter_builder, name, counting)
+
+    counted("create_masked_load", 1)
+    counted("create_masked_store", 2)
     given = drawn((4, 3, 5), torch.float32)
     leaves = [given[n].requires_grad_() for n in ("input", "weight", "bias", "residual")]
     y = batch_norm(leaves[0], None, None, *leaves[1:3], True, relu=True, residual=leaves[3] if residual else None)
