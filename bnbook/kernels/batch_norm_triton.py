@@ -109,23 +109,15 @@ class BatchNormReLU(nn.modules.batchnorm._BatchNorm):
         pass  # `batch_norm` does
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        training = self.training or self.running_mean is None
-        momentum, counted = self.momentum, self.num_batches_tracked
-        if self.training and counted is not None and momentum is None:
-            momentum = 1.0 / (int(counted) + 1)
-        statistics = (self.running_mean, self.running_var)
-        y = batch_norm(
-            input,
-            *statistics,
-            self.weight,
-            self.bias,
-            training,
-            momentum or 0.0,
-            self.eps,
-            relu=True,
-            residual=residual,
-        )
-        if self.training and counted is not None:
+        counted, momentum = self.num_batches_tracked, self.momentum
+        kept = not self.training or self.track_running_stats
+        statistics = (self.running_mean, self.running_var) if kept else (None, None)
+        training = self.training or statistics[0] is None
+        if momentum is None:  # the plain average over all batches so far
+            momentum = 1.0 / (int(counted) + 1) if self.training and counted is not None else 0.0
+        affine = self.weight, self.bias
+        y = batch_norm(input, *statistics, *affine, training, momentum, self.eps, relu=True, residual=residual)
+        if self.training and self.track_running_stats and counted is not None:
             counted.add_(1)
         return y
 
@@ -396,7 +388,8 @@ def _check(x, running_mean, running_var, weight, bias, training, momentum, eps, 
     for name, value in given.items():
         _check_tensor(name, value)
         _check_channels(name, value, x)
-    if len(kinds := {name: _name(value.dtype) for name, value in given.items()}) and len(set(kinds.values())) > 1:
+    kinds = {name: _name(value.dtype) for name, value in given.items()}
+    if len(set(kinds.values())) > 1:
         said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
         raise TypeError(f"weight, bias and the running statistics must be of one dtype, got {said}")
     if residual is not None:
