@@ -37,9 +37,9 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
     label = "The most that a card can compute a second, against the operations on a byte, and batch normalization under it";
 
     build() {
-      const log = (value) => Math.round(100 * Math.log10(value));
-      this.slider("bandwidth", "bandwidth, TB/s", { min: -200, max: 110, value: log(3.35), map: (p) => three(10 ** (p / 100)), text: String });
-      this.slider("peak", "peak, Tflop/s", { min: -100, max: 230, value: log(67), map: (p) => three(10 ** (p / 100)), text: String });
+      const log = (value) => Math.round(1000 * Math.log10(value));
+      this.slider("bandwidth", "bandwidth, TB/s", { min: -2000, max: 1100, value: log(3.35), map: (p) => three(10 ** (p / 1000)), text: String });
+      this.slider("peak", "peak, Tflop/s", { min: -1000, max: 2300, value: log(67), map: (p) => three(10 ** (p / 1000)), text: String });
       this.buttons(
         "Cards",
         CARDS.map(([name, bandwidth, peak]) => [
@@ -50,7 +50,7 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
           },
         ]),
       );
-      this.slider("values", "values of a map", { min: 10, max: 28, value: 26, map: (p) => 2 ** p, text: (v) => (v < 2 ** 20 ? `${show(v / 2 ** 10, 0)} thousand` : `${show(v / 2 ** 20, 0)} million`) });
+      this.slider("values", "values", { min: 10, max: 28, value: 26, map: (p) => 2 ** p, text: (v) => (v < 2 ** 20 ? `${show(v / 2 ** 10, 0)} thousand` : `${show(v / 2 ** 20, 0)} million`) });
       this.choice("size", "Numbers:", [
         ["2", "16 bits"],
         ["4", "32 bits"],
@@ -67,7 +67,7 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
       const of = (w) => roofline(1e12 * bandwidth, 1e12 * peak, values, Number(size), this.data[w], this.data.flops);
       const found = of(way);
       const ridge = peak / bandwidth;
-      const [left, right, top, bottom] = [44, width - 14, 34, narrow ? 220 : 270];
+      const [left, right, top, bottom] = [44, width - 22, 34, narrow ? 220 : 270];
       const c = chart({
         left,
         right,
