@@ -8,7 +8,6 @@ in the same round: bytes a second of a way, divided by those of the copy, is the
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -175,6 +174,7 @@ def errors(given: dict[str, Tensor | None]) -> dict[str, float]:
 
 def calls(given: dict[str, Tensor | None]) -> dict[str, tuple[Callable, Callable]]:
     """Every way, forward alone and with backward. cuDNN is PyTorch's own choice in "eager", where it takes it."""
+    torch.compiler.reset()  # after some shapes of one function the compiler would give up, and run it as it is
     compiled = torch.compile(batch_norm_triton.reference, dynamic=False)
     functions = {"fused": batch_norm_triton.batch_norm, "eager": batch_norm_triton.reference, "compiled": compiled}
     ways = {
@@ -232,8 +232,7 @@ def peak(call: Callable, device: str) -> int | None:
     """The most bytes that a call holds beyond what was there before; None where nobody counts them."""
     if device == "cpu":
         return None
-    with contextlib.suppress(RuntimeError):
-        torch.cuda.reset_peak_memory_stats()
+    torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     call()
     return torch.cuda.max_memory_allocated() - before
