@@ -33,6 +33,7 @@ LIVE_FIGURES = (
     "rates",
     "relatives",
     "repair",
+    "roofline",
     "running",
 )
 

@@ -30,6 +30,7 @@ from bnbook import experiments, nn, plotting
 from bnbook import functional as F
 from bnbook.experiments import interactive
 from bnbook.experiments.claims import learning_rate
+from bnbook.experiments.studies import gpu_speed
 from bnbook.interop import into_previous, scale_and_shift
 from bnbook.kernels import sync_batch_norm
 from tests.site.conftest import AXE, ROOT, SETTLE, Visit, contrast, open_page
@@ -42,6 +43,7 @@ DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hand
     "bet": lambda: interactive.bet("depth"),
     "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
     "rates": lambda: interactive.rates(experiments.load("learning_rate")),
+    "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops=26),
 }
 DRAWN = interactive.curve_bet(
     "gain-by-depth", "Gain by depth", "What does it gain?", [5, 20, 80], [0.01, 0.02, 0.2],
@@ -351,6 +353,15 @@ def repair(rng: np.random.Generator) -> Case:
     return "repair", [x.tolist(), mean, variance, alpha, steps, eps], expected
 
 
+def roofline(rng: np.random.Generator) -> Case:
+    bandwidth, peak = 10 ** rng.uniform(10, 13), 10 ** rng.uniform(11, 15)
+    values, size, maps, flops = (int(n) for n in rng.integers((1000, 2, 1, 1), (10**9, 8, 20, 2000)))
+    found = gpu_speed.roofline(bandwidth, peak, values, size, maps, flops)
+    expected = {"memory": found.memory_seconds, "arithmetic": found.flop_seconds, "seconds": found.seconds}
+    expected |= {"bytes": found.bytes, "intensity": found.intensity, "flops": found.flops}
+    return "roofline", [bandwidth, peak, values, size, maps, flops], expected
+
+
 # A random case of each figure: the name of its static function, the arguments, what the package makes of them.
 MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "axes": axes,
@@ -367,6 +378,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "rates": rates,
     "relatives": relatives,
     "repair": repair,
+    "roofline": roofline,
     "running": running,
 }
 
