@@ -35,6 +35,7 @@ NAMES = {  # of classes that are none of these; a part of the name, in small let
     "group": ("groupnorm",),
     "RMS": ("rmsnorm", "simplenorm"),  # SimpleNorm is RMS without a learned shift or with a bound
     "weights": ("stdconv",),  # weights that are standardized, and no statistics of activations
+    "other": ("evonorm", "filterresponsenorm"),
 }
 
 
