@@ -33,7 +33,7 @@ NAMES = {  # of classes that are none of these; a part of the name, in small let
     "batch": ("batchnorm",),
     "layer": ("layernorm",),
     "group": ("groupnorm",),
-    "RMS": ("rmsnorm", "simplenorm"),  # SimpleNorm is RMS without a learned shift or with a bound
+    "RMS": ("rmsnorm", "simplenorm"),  # SimpleNorm divides by the standard deviation, without taking the mean off
     "weights": ("stdconv",),  # weights that are standardized, and no statistics of activations
     "other": ("evonorm", "filterresponsenorm"),
 }
@@ -43,8 +43,7 @@ def kind(module: nn.Module) -> str | None:
     """What a module normalizes over, one of `CLASSES` or `NAMES`; None for all that normalizes nothing."""
     for name, classes in CLASSES.items():
         if isinstance(module, classes):
-            # An instance normalization is a batch normalization by its class.
-            return "instance" if isinstance(module, CLASSES["instance"]) else name
+            return name
     own = " ".join(base.__name__ for base in type(module).__mro__).lower()
     return next((name for name, parts in NAMES.items() if any(part in own for part in parts)), None)
 

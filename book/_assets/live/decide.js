@@ -6,7 +6,7 @@ The chart comes from the notebook: questions [words, what it means, where yes le
 
 (() => {
   "use strict";
-  const { Figure, define, line, circle, rect, text } = Live;
+  const { Figure, define, circle, rect, text } = Live;
 
   /** The questions that are asked, and where it ends: a question, or −1 − an answer. */
   function walk(chart, said) {
@@ -33,7 +33,7 @@ The chart comes from the notebook: questions [words, what it means, where yes le
           this.again.focus({ preventScroll: true }); // not lost with the greyed button
         }
       };
-      [this.yes, this.no, this.back, this.again] = this.buttons("Your answer", [
+      [this.yes, this.no, this.earlier, this.again] = this.buttons("Your answer", [
         ["Yes", () => answer(true)],
         ["No", () => answer(false)],
         ["One back", () => this.undo(this.said.length - 1)],
@@ -50,39 +50,43 @@ The chart comes from the notebook: questions [words, what it means, where yes le
     enableButtons() {
       const ended = walk(this.chart, this.said).at < 0;
       this.yes.disabled = this.no.disabled = ended;
-      this.back.disabled = this.again.disabled = !this.said.length;
+      this.earlier.disabled = this.again.disabled = !this.said.length;
     }
 
     draw(width) {
       this.enableButtons();
       const { path, at } = walk(this.chart, this.said);
       const narrow = width < 480;
-      const [high, start] = [narrow ? 40 : 27, 16];
-      const parts = [];
       const column = narrow ? 0 : Math.min(width - 190, 400);
-      this.data.rows.forEach(([depth, question, answer, otherwise], row) => {
-        const [x, y] = [10 + 24 * depth, start + high * row];
+      const parts = [];
+      let y = 16;
+      for (const [depth, question, answer, otherwise] of this.data.rows) {
+        const x = 10 + 24 * depth;
         const step = path.indexOf(question);
         const said = step >= 0 ? this.said[step] : undefined;
         const here = at === question && !otherwise;
         const taken = answer !== null && at === answer && said === !otherwise;
-        if (here) parts.push(rect("live-box live-now", x - 9, y - 12, (narrow ? width : column - 4) - x + 8, 24, 4));
+        if (here) parts.push(rect("live-box live-now", x - 9, y - 12, (narrow ? width : column - 24) - x + 8, 24, 4));
         if (!otherwise) {
           const mark = step < 0 ? "live-ghost" : here ? "live-fill live-ink" : "live-fill live-c5";
-          parts.push(circle(mark, x, y, 5));
           const word = said === undefined ? "" : said ? " – yes" : " – no";
+          parts.push(circle(mark, x, y, 5));
           parts.push(text(step < 0 ? "" : "live-value", x + 12, y + 4.5, this.data.questions[question][0] + word));
-        } else if (!narrow) parts.push(text("", x + 12, y + 4.5, "otherwise"));
-        if (answer === null) return;
-        const [name, , keeps] = this.data.answers[-1 - answer];
-        const [left, top] = narrow ? [x + 12, otherwise ? y : y + 18] : [column + 18, y];
-        if (taken) parts.push(rect("live-box live-now", left - 4, top - 11, narrow ? width - left : 190 - 18, 22, 4));
-        if (!narrow) parts.push(line("live-axis", column - 2, y, column + 10, y));
-        parts.push(rect(`live-fill ${keeps ? "live-with" : "live-without"}`, left, top - 5, 10, 10));
-        const before = narrow ? (otherwise ? "otherwise: " : "yes: ") : "";
-        parts.push(text(taken ? "live-value" : "", left + 16, top + 4.5, before + name));
-      });
-      return { height: start + high * this.data.rows.length, parts, sentence: this.sentence(path, at) };
+          if (narrow && answer !== null) y += 22;
+        }
+        const way = otherwise ? "otherwise" : "yes";
+        if (!narrow && otherwise) parts.push(text("", x + 12, y + 4.5, way));
+        if (answer !== null) {
+          const [name, , keeps] = this.data.answers[-1 - answer];
+          const left = narrow ? x + 12 : column + 18;
+          if (taken) parts.push(rect("live-box live-now", left - 5, y - 11, Math.min(width - left, 172) + 4, 22, 4));
+          if (!narrow && !otherwise) parts.push(text("live-note", column + 6, y + 4.5, way, "end"));
+          parts.push(rect(`live-fill ${keeps ? "live-with" : "live-without"}`, left, y - 5, 10, 10));
+          parts.push(text(taken ? "live-value" : "", left + 16, y + 4.5, narrow ? `${way}: ${name}` : name));
+        }
+        y += 27;
+      }
+      return { height: y, parts, sentence: this.sentence(path, at) };
     }
 
     sentence(path, at) {
