@@ -79,7 +79,7 @@ The chart comes from the notebook: questions [words, what it means, where yes le
         if (answer !== null) {
           const [name, , keeps] = this.data.answers[-1 - answer];
           const left = narrow ? x + 12 : column + 18;
-          if (taken) parts.push(rect("live-box live-now", left - 5, y - 11, Math.min(width - left, 172) + 4, 22, 4));
+          if (taken) parts.push(rect("live-box live-now", left - 5, y - 11, Math.min(width - left, narrow ? 264 : 172) + 4, 22, 4));
           if (!narrow && !otherwise) parts.push(text("live-note", column + 6, y + 4.5, way, "end"));
           parts.push(rect(`live-fill ${keeps ? "live-with" : "live-without"}`, left, y - 5, 10, 10));
           parts.push(text(taken ? "live-value" : "", left + 16, y + 4.5, narrow ? `${way}: ${name}` : name));
