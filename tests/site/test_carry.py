@@ -207,7 +207,7 @@ def test_the_cheat_sheet_is_one_sheet(site, browser, paper):
 
 def test_the_cheat_sheet_is_one_page_of_the_book(site, tmp_path):
     make_pdf.make_pdf(site, tmp_path / "sheet.pdf", ["book/cheatsheet"])
-    title, contents, *sheets = pages_of(PdfReader(tmp_path / "sheet.pdf"))
+    _, _, *sheets = pages_of(PdfReader(tmp_path / "sheet.pdf"))
     assert len(sheets) == 1 and "Choose" in sheets[0]
 
 
