@@ -24,6 +24,7 @@ LIVE_FIGURES = (
     "bet",
     "bets",
     "company",
+    "decide",
     "depth",
     "epsilon",
     "fold",

@@ -11,6 +11,7 @@ import base64
 import functools
 import gzip
 import io
+import json
 import re
 import subprocess
 import sys
@@ -41,6 +42,7 @@ SCRIPTS = ROOT / "book" / "_assets" / "live"
 FIGURES = sorted(script.stem for script in SCRIPTS.glob("*.js") if script.stem != "live")
 DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hands to a figure
     "bet": lambda: interactive.bet("depth"),
+    "decide": lambda: chart_of_the_chapter(),
     "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
     "rates": lambda: interactive.rates(experiments.load("learning_rate")),
     "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops=26),
@@ -79,6 +81,27 @@ def picture() -> str:
     png = io.BytesIO()
     Image.new("RGB", (600, 260), "#ddd").save(png, "PNG")
     return base64.b64encode(png.getvalue()).decode()
+
+
+@functools.cache
+def chart_of_the_chapter() -> plotting.LiveFigure:
+    """What chapter 26 hands to its figure: from its stored output."""
+    chapter = nbformat.read(ROOT / "book" / "26_today.ipynb", as_version=4)
+    html = [o.data.get("text/html", "") for cell in chapter.cells for o in cell.get("outputs", []) if "data" in o]
+    (data,) = (re.search(r"<script[^>]*>(.*?)</script>", text, re.S)[1] for text in html if "<live-decide" in text)
+    return plotting.live("decide", **json.loads(data))
+
+
+@functools.cache
+def function_of_the_chapter(name: str, number: str) -> Callable[..., Any]:
+    """A function that a chapter defines by itself, from one of its cells."""
+    (chapter,) = (ROOT / "book").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(chapter, as_version=4).cells
+    (source,) = (cell.source for cell in cells if f"def {name}(" in cell.source)
+    (defined,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == name)
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module([defined], []), chapter.name, "exec"), names)
+    return names[name]
 
 
 def page_with(name: str, figure: plotting.LiveFigure | None = None, label: str = "") -> nbformat.NotebookNode:
@@ -247,6 +270,15 @@ def company(rng: np.random.Generator) -> Case:
     return "company", [x[0, 0], x[1:, 0].tolist(), mean.item(), variance.item(), eps], expected
 
 
+def decide(rng: np.random.Generator) -> Case:
+    size = int(rng.integers(1, 12))
+    after = [list(range(i + 1, size)) + [-1 - k for k in range(4)] for i in range(size)]
+    chart = [[int(rng.choice(places)) for _ in range(2)] for places in after]
+    said = [bool(yes) for yes in rng.integers(2, size=rng.integers(0, size + 2))]
+    path, at = function_of_the_chapter("walk", "26")(chart, said)
+    return "walk", [chart, said], {"path": path, "at": at}
+
+
 def epsilon(rng: np.random.Generator) -> Case:
     sigma, eps = 10 ** rng.uniform(-6, 1), 10 ** rng.uniform(-10, 0)
     x = sigma * np.array([[-1.0], [1.0]])  # of this standard deviation
@@ -369,6 +401,7 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "bet": bet,
     "bets": bets,
     "company": company,
+    "decide": decide,
     "depth": depth,
     "epsilon": epsilon,
     "fold": fold,
