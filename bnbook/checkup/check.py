@@ -143,12 +143,14 @@ def _findings(
     model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
 ) -> tuple[list[Finding], dict[str, nn.Module], list[Distance], int]:
     trials = Trials(model, batches)
+    for module in model.modules():
+        module._compiled_call_impl = None  # hooks would compile each of them anew
     model.train()
     stay = {name for name, layer in trials.layers.items() if not layer.training}
     frozen = {name for name in trials.layers if handed[""].training and not handed[name].training} | stay
     trials.frozen = frozen
     found = list(_of_state(trials, handed))
-    if not batches or not trials.layers:
+    if not batches:
         return found, trials.layers, [], _examples(batches)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     trials.batches = _tried(lambda: [batch.to(device) for batch in batches])
@@ -491,21 +493,23 @@ def _companions(trials: Trials) -> Iterator[Finding]:
         except Exception:  # half of this batch is no batch
             return
         kept.append(calls)
-    if [len(output) for output in outputs] != [half, batch.size]:
-        return  # not one answer for each example
-    change = apart(outputs[0], outputs[1][:half])
-    if change > SAME:
-        alone, among = kept
-        guilty = [
-            name
-            for name in alone.keys() & among.keys()
-            if alone[name][0].shape == among[name][0].shape
-            and apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
-        ]
-        layer = next((name for name in trials.layers if name in guilty), "")
+    alone, among = kept
+    guilty = [
+        name
+        for name in alone.keys() & among.keys()
+        if apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
+    ]
+    layer = next((name for name in trials.layers if name in guilty), "")
+    if [len(output) for output in outputs] == [half, batch.size] and outputs[0].shape[1:] == outputs[1].shape[1:]:
+        change, of = apart(outputs[0], outputs[1][:half]), "outputs"
         if not layer and batch.agreed != batch.size:
             return  # of tensors of several lengths (a graph's nodes and edges) a part may be no part of the batch
-        message = f"with other examples beside them, outputs change by {change:.2g} of their standard deviation"
+    elif layer:  # not one answer for each example
+        change, of = apart(alone[layer][1], among[layer][1]), "outputs of the layer"
+    else:
+        return
+    if change > SAME:
+        message = f"with other examples beside them, {of} change by {change:.2g} of their standard deviation"
         yield _finding("BN107", layer, change, message)
 
 
@@ -554,11 +558,12 @@ def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: float) -> 
         one, other = torch.cat(evaluated), torch.cat(with_batch)
     except RuntimeError:  # outputs of different shapes
         return
-    gap = apart(other, one)
+    gap = apart(other, one) if one.shape == other.shape else 0.0
     if gap > limit(examples):
         labels = ""
         if one.ndim == 2 and one.shape[1] > 1:
-            labels = f"; {float((one.argmax(1) != other.argmax(1)).float().mean()):.0%} of the labels change"
+            changed = float((one.argmax(1) != other.argmax(1)).float().mean())
+            labels = f"; for {changed:.0%} of the examples another output is the largest"
         message = f"outputs with the statistics of the batch are {gap:.2f} standard deviations away from those with"
         yield _finding("BN106", "", gap, f"{message} the running ones (allowed {limit(examples):.2f}){labels}")
 
