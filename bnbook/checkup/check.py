@@ -35,6 +35,8 @@ MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
+APART = 0.1  # standard deviations: batches that are less apart count as alike
+DEPENDENT = 10  # examples of batches whose tensors are of several lengths, as nodes of a graph, that count as one
 ROUNDING_IN_HALF = 0.3  # standard deviations of the outputs: a pair that is folded in half precision changes less
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
 
@@ -159,7 +161,7 @@ def _findings(
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     examples = _examples(trials.batches)
     found += _calls(seen, examples)
-    unlike = list(_unlike(seen))
+    unlike = list(_unlike(seen, trials.batches))
     found += unlike
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
@@ -426,24 +428,72 @@ def _factor(logarithm: float) -> str:
     return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
-def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
-    """One-way analysis of variance of the examples' means between the batches, at the layer where it is largest."""
-    worst, where, allowed = 0.0, "", 0.0
+def _unlike(seen: dict[str, Watched], batches: list[Batch]) -> Iterator[Finding]:
+    """One-way analysis of variance of the examples' means between the batches, at the layer where it says most.
+
+    Over all channels the mean of their F, each about 1 by chance; and a single channel, which alone counts where it
+    makes most of that. What is found has to be unlikely, and as large as APART.
+    """
+    worst, answer = 1.0, None
     for name, layer in seen.items():
         groups = [call.means for call in layer.seen[:: max(1, layer.calls)]]
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
-        means = torch.stack([g.mean(0) for g in groups])
-        within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
-        center = (sizes[:, None] * means).sum(0) / sizes.sum()
-        between = (sizes[:, None] * (means - center) ** 2).sum(0) / (len(groups) - 1)
-        ratio = float((between / within.clamp_min(1e-12))[within > 1e-12].median()) if (within > 1e-12).any() else 0.0
-        if ratio > worst:
-            worst, where, allowed = ratio, name, 1 + 6 * math.sqrt(2 / (len(groups) - 1))
-    if worst > allowed > 0:
-        message = f"the means of the batches vary {worst:.0f} times as much as those of batches drawn at random would"
-        yield _finding("BN401", where, worst, f"{message} (allowed {allowed:.1f})")
+        rows = 1.0  # of one example, taken as alike
+        if len(groups) == len(batches):
+            rows = max(len(g) / (batch.size or len(g)) for g, batch in zip(groups, batches, strict=True))
+            rows *= 1 if all(batch.agreed for batch in batches) else DEPENDENT
+        for found in _variance_between(groups, rows, layer.moments.variance, len(seen)):
+            if min(found.z / found.allowed, found.size / APART) > worst:
+                worst, answer = min(found.z / found.allowed, found.size / APART), (name, found)
+    if answer:
+        name, found = answer
+        where = "" if found.channel is None else f" of channel {found.channel}"
+        message = f"the means{where} of the batches vary {found.ratio:.0f} times as much as those of batches drawn at"
+        message += f" random would, by {found.size:.2f} standard deviations of the values (allowed {APART:.2f})"
+        yield _finding("BN401", name, found.ratio, message)
+
+
+class Between(NamedTuple):
+    """How unlike batches are: the ratio of variances F, as a normal variable and beyond which that is no chance; and
+    the standard deviation of the batches' means, without that of chance, in standard deviations of the values."""
+
+    ratio: float
+    z: float
+    allowed: float
+    size: float
+    channel: int | None
+
+
+def _variance_between(groups: list[Tensor], rows: float, variance: Tensor, layers: int) -> Iterator[Between]:
+    counts = torch.tensor([len(g) for g in groups], dtype=torch.float64)
+    means = torch.stack([g.mean(0) for g in groups])
+    apart_by, examples = len(groups) - 1, float(counts.sum()) / rows - len(groups)
+    rest = torch.cat([g - mean for g, mean in zip(groups, means, strict=True)])
+    within = rest.square().sum(0) / (counts.sum() - len(groups))
+    live = within > 1e-12
+    if not live.any() or examples < 2:
+        return
+    center = (counts[:, None] * means).sum(0) / counts.sum()
+    between = (counts[:, None] * (means - center) ** 2).sum(0) / apart_by / rows
+    ratio = between[live] / within[live]
+    size = ((between - within).clamp_min(0)[live] / (counts.mean() / rows) / variance[live].clamp_min(1e-12)).sqrt()
+    unit = (rest[:, live] / within[live].sqrt())[:: max(1, len(rest) // 512)]
+    gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+    channels = len(ratio) ** 2 / float((gram / len(unit)).square().sum())  # as many independent ones scatter as much
+    together = _normal(ratio.mean(), apart_by * max(1.0, channels), examples)
+    beyond = [3 + math.sqrt(2 * math.log(tests)) for tests in (layers, layers * len(ratio))]
+    one = int(ratio.argmax())
+    if ratio[one] - 1 < (ratio - 1).sum() / 2:
+        yield Between(float(ratio.mean()), float(together), beyond[0], float(size.square().mean().sqrt()), None)
+    alone = _normal(ratio[one], apart_by, examples)
+    yield Between(float(ratio[one]), float(alone), beyond[1], float(size[one]), int(live.nonzero()[one]))
+
+
+def _normal(ratio: Tensor, above: float, below: float) -> Tensor:
+    """A variable of the distribution F as a normal one, by Paulson's approximation."""
+    a, b, root = 2 / (9 * above), 2 / (9 * below), ratio ** (1 / 3)
+    return ((1 - b) * root - (1 - a)) / (a + b * root**2).sqrt()
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------
