@@ -30,6 +30,12 @@ _DROPOUT = "book/16_placement.html#dropout-in-front"
 _PLACE = "book/16_placement.html#what-else-the-place-changes"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
+_INFINITE = "book/20_statistics.html#one-infinite-pixel-and-a-step-that-is-skipped"
+_WRONG = "book/20_statistics.html#find-your-case"
+_FROZEN = "book/20_statistics.html#frozen-or-half-frozen"
+_AVERAGED = "book/20_statistics.html#averaged-weights-statistics-of-others"
+_STANDS_STILL = "book/21_numerics.html#running-averages-that-stand-still"
+
 _ALL: tuple[Rule, ...] = (
     Rule(
         "BN101",
@@ -50,7 +56,7 @@ _ALL: tuple[Rule, ...] = (
         " never forgets it: gradient scaling skips the update of the weights, but not that of the statistics."
         " Evaluation then returns NaN whatever comes in.",
         "reset_running_stats() of the layer, then update_bn over clean batches; look for the batch that did it.",
-        _RECALIBRATION,
+        _INFINITE,
     ),
     Rule(
         "BN103",
@@ -80,7 +86,7 @@ _ALL: tuple[Rule, ...] = (
         " or the batches are of another kind than the training data: from the model alone the two look the same.",
         "Prepare these batches as in training. If they are right: update_bn over some hundred of them, then compare"
         " the accuracy.",
-        _RECALIBRATION,
+        _WRONG,
     ),
     Rule(
         "BN106",
@@ -107,7 +113,7 @@ _ALL: tuple[Rule, ...] = (
         "A moving average in float16 or bfloat16 stops moving where a step is less than half of the last digit: with"
         " bfloat16 and momentum 0.001 it stalls at a third of the way to a mean of 3.",
         "Keep the layer in float32 (`layer.float()`); autocast does so by itself.",
-        _MOMENTUM,
+        _STANDS_STILL,
     ),
     Rule(
         "BN109",
@@ -170,7 +176,7 @@ _ALL: tuple[Rule, ...] = (
         "frozen statistics, learning γ and β",
         "The statistics stand still while γ and β go on learning: often the wish was to freeze the whole layer.",
         "To freeze all of it: requires_grad_(False) for its weight and bias, beside eval().",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN302",
@@ -179,7 +185,7 @@ _ALL: tuple[Rule, ...] = (
         "requires_grad=False stops the optimizer, not the running statistics: in training mode they follow the new"
         " data, and a network that was meant to stay as it was changes.",
         "Call eval() of these layers after each train() of the model, or let γ and β learn.",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN303",
@@ -234,7 +240,7 @@ _ALL: tuple[Rule, ...] = (
         "torch.optim.swa_utils.AveragedModel averages parameters and copies buffers: the statistics belong to the last"
         " weights, not to the average.",
         "update_bn(batches, averaged_model), or AveragedModel(..., use_buffers=True) for a fast average.",
-        _RECALIBRATION,
+        _AVERAGED,
     ),
     Rule(
         "BN501",
