@@ -19,8 +19,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from bnbook.checkup.__main__ import main
 from bnbook.checkup import checkup_onnx
+from bnbook.checkup.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
