@@ -39,6 +39,17 @@ def test_copied_statistics_are_what_pytorch_does_by_default(decay):
     assert torch.allclose(study.recomputed(live, x)[1].running_mean, sum(means) / 2, atol=1e-5)
 
 
+def test_rows_are_complete_and_of_one_commit():
+    rows = experiments.load("averaged_weights")
+    assert {(row["setting"]["decay"], row["seed"]) for row in rows} == {
+        (decay, seed) for decay in study.DECAYS for seed in range(study.SEEDS)
+    }
+    (commit,) = {row["provenance"]["commit"] for row in rows}
+    assert not commit.endswith("+")
+    for row in rows:
+        assert all(len(row[name]) == len(study.EPOCHS) for name in ("live", *study.WAYS))
+
+
 @pytest.mark.long
 def test_the_small_grid_is_run_by_the_engine(tmp_path, monkeypatch):
     for name, value in {"IMAGES": 200, "EPOCH": 4, "EPOCHS": (1, 2)}.items():
