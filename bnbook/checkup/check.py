@@ -64,9 +64,10 @@ def checkup(
     of a channel, as of a column that is rarely not 0, only these count. A single channel may be off by more,
     1.5 + (1 + √(2 ln C))/√n for n of them and C channels.
 
-    Batches are alike unless a one-way analysis of variance of their examples' means says otherwise: F over all channels,
-    or of one, is more than 3 + √(2 ln t) normal deviations beyond chance, for t such tests, and the batches are more than
-    0.1 standard deviations of the values apart. Where they are not alike, none of the distances above is judged.
+    Batches are alike unless a one-way analysis of variance of their examples' means says otherwise: F over all
+    channels, or of one, is more than 3 + √(2 ln t) normal deviations beyond chance, for t such tests, and the batches
+    are more than 0.1 standard deviations of the values apart. Where they are not alike, none of the distances above is
+    judged.
 
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
