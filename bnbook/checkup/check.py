@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
-APART = 0.1  # standard deviations: batches that are less apart count as alike
+APART, TOO_FAR = 0.1, 0.3  # standard deviations: batches that are less apart are alike, and what fits them is known
 DEPENDENT = 10  # examples of batches whose tensors are of several lengths, as nodes of a graph, that count as one
 ROUNDING_IN_HALF = 0.3  # standard deviations of the outputs: a pair that is folded in half precision changes less
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
@@ -66,8 +66,8 @@ def checkup(
 
     Batches are alike unless a one-way analysis of variance of their examples' means says otherwise: F over all
     channels, or of one, is more than 3 + √(2 ln t) normal deviations beyond chance, for t such tests, and the batches
-    are more than 0.1 standard deviations of the values apart. Where they are not alike, none of the distances above is
-    judged.
+    are more than 0.1 standard deviations of the values apart. Where they are more than 0.3 apart, none of the distances
+    above is judged.
 
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
@@ -166,11 +166,11 @@ def _findings(
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     examples = _examples(trials.batches)
     found += _calls(seen, examples)
-    unlike = list(_unlike(seen, trials.batches))
+    unlike, too_far = _unlike(seen, trials.batches)
     found += unlike
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
-    if not unlike:
+    if not too_far:
         found += _far([d for d in distances if d.layer not in known], examples)
     healthy = all(bool(output.isfinite().all()) for output in outputs) or _masked(trials, outputs)
     with trials.evaluating():  # a model that draws random numbers in evaluation says something else every time
@@ -180,7 +180,7 @@ def _findings(
     elif not healthy and not any(f.code == "BN102" for f in found):
         broken = sum(not output.isfinite().all() for output in outputs)
         found.append(_finding("BN109", "", broken, f"NaN or infinite outputs for {broken} of {len(outputs)} batches"))
-    found += _in_training(trials, seen, outputs, judged=steady and not unlike)
+    found += _in_training(trials, seen, outputs, judged=steady and not too_far)
     if steady:
         found += _pairs(trials)
     return found, trials.layers, distances, examples
@@ -433,11 +433,12 @@ def _factor(logarithm: float) -> str:
     return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
-def _unlike(seen: dict[str, Watched], batches: list[Batch]) -> Iterator[Finding]:
+def _unlike(seen: dict[str, Watched], batches: Sequence[Batch]) -> tuple[list[Finding], bool]:
     """One-way analysis of variance of the examples' means between the batches, at the layer where it says most.
 
     Over all channels the mean of their F, each about 1 by chance; and a single channel, which alone counts where it
-    makes most of that. What is found has to be unlikely, and as large as APART.
+    makes most of that. What is found has to be unlikely, and as large as APART. Whether it is too large for a judgement
+    of the running statistics is returned, too.
     """
     worst, answer = 1.0, None
     for name, layer in seen.items():
@@ -451,12 +452,13 @@ def _unlike(seen: dict[str, Watched], batches: list[Batch]) -> Iterator[Finding]
         for found in _variance_between(groups, rows, layer.moments.variance, len(seen)):
             if min(found.z / found.allowed, found.size / APART) > worst:
                 worst, answer = min(found.z / found.allowed, found.size / APART), (name, found)
-    if answer:
-        name, found = answer
-        where = "" if found.channel is None else f" of channel {found.channel}"
-        message = f"the means{where} of the batches vary {found.ratio:.0f} times as much as those of batches drawn at"
-        message += f" random would, by {found.size:.2f} standard deviations of the values (allowed {APART:.2f})"
-        yield _finding("BN401", name, found.ratio, message)
+    if answer is None:
+        return [], False
+    name, found = answer
+    where = "" if found.channel is None else f" of channel {found.channel}"
+    message = f"the means{where} of the batches vary {found.ratio:.0f} times as much as those of batches drawn at"
+    message += f" random would, by {found.size:.2f} standard deviations of the values (allowed {APART:.2f})"
+    return [_finding("BN401", name, found.ratio, message)], found.size > TOO_FAR
 
 
 class Between(NamedTuple):

@@ -212,7 +212,8 @@ _ALL: tuple[Rule, ...] = (
         "The means of these batches differ by far more than batches drawn at random would: sorted by class, by source"
         " or by time. In training the layer then removes what tells the batches apart; in evaluation their average fits"
         " none of them.",
-        "Shuffle before batching. While this holds, BN105 and BN106 cannot be judged and are not.",
+        "Shuffle before batching. Where they are more than 0.3 standard deviations apart, BN105 and BN106 cannot be"
+        " judged and are not.",
         _FORGOTTEN,
     ),
     Rule(

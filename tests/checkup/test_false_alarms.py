@@ -205,8 +205,18 @@ def test_a_difference_that_is_certain_and_trifling_is_none():
     batches = list(torch.randn(4, 2000, 64, generator=generator))
     batches[0] += 0.1
     assert not unlike(model, batches)
-    batches[0] += 0.4
+    batches[0] += 0.3
     assert unlike(model, batches)
+
+
+@pytest.mark.parametrize(("apart", "judged"), [(0.4, True), (1.0, False)])
+def test_statistics_are_judged_while_the_batches_are_not_too_far_apart(apart, judged):
+    generator = torch.Generator().manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm1d(64)), torch.randn(3000, 64, generator=generator))
+    model[0].running_mean += 2
+    first, second = torch.randn(2, 500, 64, generator=generator)
+    found = severe(checkup(model, [first, second + apart]))
+    assert "BN401" in found and ("BN105" in found) == ("BN106" in found) == judged
 
 
 class Tokens(nn.Module):
