@@ -849,6 +849,22 @@ MUTANTS = (
         "probes.untouched",
     ),
     _n(
+        "attributes of objects stay changed",
+        "    if not kind.__flags__ & HEAP_TYPE or isinstance(value, type | ModuleType):\n",
+        "    if True:\n",
+        f"{PROBES}::test_attributes_of_plain_objects_are_put_back",
+        "a model counts its calls in an object of its own, and the check-up counts along",
+        "probes.untouched",
+    ),
+    _n(
+        "a generator of random numbers goes on",
+        "    if isinstance(value, torch.Generator):\n        before = value.get_state()\n",
+        "    if isinstance(value, torch.Generator):\n        return None\n        before = value.get_state()\n",
+        f"{PROBES}::test_random_numbers_of_a_generator_of_its_own_go_on[torch-attribute]",
+        "a run that was looked at draws other numbers than one that was not",
+        "probes.untouched",
+    ),
+    _n(
         "values in tuples stay changed",
         "                    tensor.data.copy_(before)\n",
         "                    pass\n",

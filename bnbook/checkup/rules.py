@@ -33,6 +33,12 @@ _SHARDS = "book/24_devices.html#a-batch-in-shards"
 _OTHERS = "book/24_devices.html#what-others-do"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
+_INFINITE = "book/20_statistics.html#one-infinite-pixel-and-a-step-that-is-skipped"
+_WRONG = "book/20_statistics.html#find-your-case"
+_FROZEN = "book/20_statistics.html#frozen-or-half-frozen"
+_AVERAGED = "book/20_statistics.html#averaged-weights-statistics-of-others"
+_STANDS_STILL = "book/21_numerics.html#running-averages-that-stand-still"
+
 _ALL: tuple[Rule, ...] = (
     Rule(
         "BN101",
@@ -53,7 +59,7 @@ _ALL: tuple[Rule, ...] = (
         " never forgets it: gradient scaling skips the update of the weights, but not that of the statistics."
         " Evaluation then returns NaN whatever comes in.",
         "reset_running_stats() of the layer, then update_bn over clean batches; look for the batch that did it.",
-        _RECALIBRATION,
+        _INFINITE,
     ),
     Rule(
         "BN103",
@@ -83,7 +89,7 @@ _ALL: tuple[Rule, ...] = (
         " or the batches are of another kind than the training data: from the model alone the two look the same.",
         "Prepare these batches as in training. If they are right: update_bn over some hundred of them, then compare"
         " the accuracy.",
-        _RECALIBRATION,
+        _WRONG,
     ),
     Rule(
         "BN106",
@@ -110,7 +116,7 @@ _ALL: tuple[Rule, ...] = (
         "A moving average in float16 or bfloat16 stops moving where a step is less than half of the last digit: with"
         " bfloat16 and momentum 0.001 it stalls at a third of the way to a mean of 3.",
         "Keep the layer in float32 (`layer.float()`); autocast does so by itself.",
-        _MOMENTUM,
+        _STANDS_STILL,
     ),
     Rule(
         "BN109",
@@ -173,7 +179,7 @@ _ALL: tuple[Rule, ...] = (
         "frozen statistics, learning γ and β",
         "The statistics stand still while γ and β go on learning: often the wish was to freeze the whole layer.",
         "To freeze all of it: requires_grad_(False) for its weight and bias, beside eval().",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN302",
@@ -182,7 +188,7 @@ _ALL: tuple[Rule, ...] = (
         "requires_grad=False stops the optimizer, not the running statistics: in training mode they follow the new"
         " data, and a network that was meant to stay as it was changes.",
         "Call eval() of these layers after each train() of the model, or let γ and β learn.",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN303",
@@ -209,7 +215,8 @@ _ALL: tuple[Rule, ...] = (
         "The means of these batches differ by far more than batches drawn at random would: sorted by class, by source"
         " or by time. In training the layer then removes what tells the batches apart; in evaluation their average fits"
         " none of them.",
-        "Shuffle before batching. While this holds, BN105 and BN106 cannot be judged and are not.",
+        "Shuffle before batching. Where they are more than 0.3 standard deviations apart, BN105 and BN106 cannot be"
+        " judged and are not.",
         _FORGOTTEN,
     ),
     Rule(
@@ -238,7 +245,7 @@ _ALL: tuple[Rule, ...] = (
         "torch.optim.swa_utils.AveragedModel averages parameters and copies buffers: the statistics belong to the last"
         " weights, not to the average.",
         "update_bn(batches, averaged_model), or AveragedModel(..., use_buffers=True) for a fast average.",
-        _RECALIBRATION,
+        _AVERAGED,
     ),
     Rule(
         "BN501",

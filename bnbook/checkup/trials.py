@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -49,9 +50,10 @@ class Batch:
         return tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
-        """The first examples alone; tensors of another length are no examples."""
-        size = self.size
-        return _mapped(self, lambda tensor: tensor[:number] if tensor.ndim and len(tensor) == size else tensor)
+        """The first examples alone; tensors and lists of another length are no examples."""
+        args = tuple(_cut(value, self.size, number) for value in self.args)
+        kwargs = {name: _cut(value, self.size, number) for name, value in self.kwargs.items()}
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
 
     def to(self, device: torch.device) -> Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
@@ -63,11 +65,16 @@ class Batch:
     def count(self, arrived: Collection[int]) -> None:
         """Count the examples by how many arrived at the layers, call by call.
 
-        The tensors are believed where they agree and the layers see as many, or several of each (tokens, regions);
-        else the first tensor that is as long as what arrives; else the least that arrives.
+        The tensors are believed where they agree and the layers see as many; else a list of as many, of images say;
+        else tensors that agree where the layers see several of each (tokens, regions); else the first tensor that is as
+        long as what arrives; else the least that arrives.
         """
         agreed = self.agreed
-        if not arrived or (agreed and (agreed in arrived or all(number % agreed == 0 for number in arrived))):
+        if not arrived or agreed in arrived:
+            return
+        lists = [len(value) for value in (*self.args, *self.kwargs.values()) if type(value) in (tuple, list)]
+        self.examples = next((length for length in lists if length in arrived), None)
+        if self.examples or (agreed and all(number % agreed == 0 for number in arrived)):
             return
         lengths = [len(tensor) for tensor in self.tensors() if tensor.ndim]
         self.examples = next((length for length in lengths if length in arrived), min(arrived))
@@ -275,7 +282,10 @@ def apart(a: Tensor, b: Tensor) -> float:
 
     Infinite values that both have in the same places, as masks put them there, are no difference. Where the second is
     flat, its standard deviation counts as FLAT of the larger root mean square: else rounding would be many of them.
+    Of other shapes they are infinitely far apart.
     """
+    if a.shape != b.shape:
+        return math.inf
     a, b = wide(a), wide(b)
     if not b.ndim:
         a, b = a.reshape(1), b.reshape(1)
@@ -332,6 +342,19 @@ def hooked(handles: Iterable[Any]) -> Iterator[None]:
         for handle in handles:
             stack.callback(handle.remove)
         yield
+
+
+def _cut(value: Any, size: int | None, number: int) -> Any:
+    """The first so many where there are as many as examples: rows of a tensor, or entries of a list of examples."""
+    if isinstance(value, Tensor):
+        return value[:number] if value.ndim and len(value) == size else value
+    if isinstance(value, Mapping):
+        return {name: _cut(part, size, number) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        rows = any(tensor.ndim and len(tensor) == size for tensor in tensors(value))
+        examples = len(value) == size and not rows and all(isinstance(part, Tensor | Mapping) for part in value)
+        return value[:number] if examples else type(value)(_cut(part, size, number) for part in value)
+    return value
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
