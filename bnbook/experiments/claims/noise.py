@@ -2,22 +2,25 @@
 
 Two things are taken away, each the cause in an explanation: stable distributions, by noise behind every batch
 normalization whose mean and scale change with every update; and free lengths of the weights, by putting each row of
-weights back to its first length after every update. `rate_tuning` reads another claim from the same rows.
+weights back to its first length after every update. `rate_tuning` reads another claim from the same rows. Rates are
+chosen on the seeds of the pilot; fresh seeds run what the claims and the predictions of `explanations` compare.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
-from .. import Choice, Comparison, best, compare, select
+from ...optim import cosine
+from .. import Choice, Comparison, best, compare, fresh, pilot, select
 from ..policy import POINTS
-from ..protocol import WEIGHTS, evaluate, split, updates
+from ..protocol import LAST_LOSSES, WEIGHTS, evaluate, split, subset, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,8 +32,8 @@ CLAIM = (
 )
 SOURCE = "ioffe2015batch"
 FOLKLORE = "Stable distributions are the reason why batch normalization helps."
-CHAPTER, VERSION, SEEDS = 17, 1, 5
-DATASET = "Fashion-MNIST, 10,000 training images"
+CHAPTER, VERSION, SEEDS, CONFIRM = 17, 2, 2, True
+DATASET = "Fashion-MNIST, 10,000 training images, drawn anew for each seed"
 NETWORK = "fully connected, ReLU, 5 hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
 METRIC, DELTA = "test_accuracy", POINTS.delta
@@ -48,7 +51,8 @@ ARMS = {  # name: (norm, noise, lengths held)
     HELD: ("batch", False, True),
 }
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-LAST = 78  # updates over which the training loss and the turn are averaged
+HIGHEST = (BN, HELD)  # the arms that are tried at the highest rate as well
+VALIDATION = 10_000  # images, none of which any run trains on
 GAIN = "gain_in_test_accuracy"
 PARTS = ("what the noise takes", "what it leaves")
 
@@ -112,34 +116,39 @@ def log10_turn(model: nn.Module, lr: float) -> float:
 
 
 def grid(quick: bool = False) -> list[dict]:
-    """Every arm and start at every rate; quick: every other rate."""
+    """Every arm and start at every rate, the highest with batch normalization alone; quick: every other rate."""
     return [
-        {"arm": arm, "init": init, "lr": lr} for init in INITS for lr in RATES[:: 2 if quick else 1] for arm in ARMS
+        {"arm": arm, "init": init, "lr": lr}
+        for init in INITS
+        for lr in RATES[:: 2 if quick else 1]
+        for arm in ARMS
+        if lr < RATES[-1] or arm in HIGHEST
     ]
 
 
 def run(setting: dict, seed: int) -> dict:
-    """Train one network; its scores after the last update, and its training loss and turns over the last ones."""
+    """Train one network; scores after the last update, training loss over the last epoch, mean turn of all updates."""
     arm, lr = setting["arm"], setting["lr"]
     model = network(arm, setting["init"], seed)
     weights = hidden_weights(model)
     lengths = [weight.detach().norm(dim=1, keepdim=True) for weight in weights]
     losses, turned = [], []
-    for step, loss in updates(model, *split("train"), steps=STEPS, lr=lr, seed=seed, batch_size=BATCH_SIZE):
+    for step, loss in updates(
+        model, *subset(10_000, seed), steps=STEPS, lr=lr, schedule="cosine", seed=seed, batch_size=BATCH_SIZE
+    ):
         losses.append(loss)
-        if step > STEPS - LAST:
-            turned.append(log10_turn(model, lr))
+        turned.append(log10_turn(model, cosine(step - 1, STEPS, lr)))
         if ARMS[arm][2]:
             hold_lengths(weights, lengths)
     tested = evaluate(model, *split("test"))
     diverged = step < STEPS or not math.isfinite(tested.loss)
     return {
         "diverged": diverged,
-        "val_accuracy": evaluate(model, *split("val")).accuracy,
+        "val_accuracy": evaluate(model, *split("val", VALIDATION)).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "train_loss": None if diverged else sum(losses[-LAST:]) / LAST,
-        "log10_turn": None if diverged else sum(turned) / LAST,
+        "train_loss": None if diverged else sum(losses[-LAST_LOSSES:]) / len(losses[-LAST_LOSSES:]),
+        "log10_turn": None if diverged else sum(turned) / len(turned),
         "correct": tested.correct,
     }
 
@@ -147,6 +156,11 @@ def run(setting: dict, seed: int) -> dict:
 def at_best_rate(rows: Sequence[Mapping], init: str, arm: str) -> Choice:
     """An arm at the rate with the highest mean validation accuracy."""
     return best(select(rows, init=init, arm=arm), over="lr")
+
+
+def at_rate(rows: Sequence[Mapping], init: str, arm: str, lr: float) -> list[Mapping]:
+    """The runs of an arm at a rate, on the seeds that confirm."""
+    return select(fresh(rows), init=init, arm=arm, lr=lr)
 
 
 def starts(rows: Sequence[Mapping]) -> list[str]:
@@ -172,7 +186,7 @@ def gains(rows: Sequence[Mapping], init: str, without: str = NOISY, equal_rate: 
     arms = (BN, without, STANDARD)
     if equal_rate:
         own = at_best_rate(rows, init, STANDARD)
-        chosen = [select(rows, init=init, arm=arm, **own.values) for arm in (BN, without)] + [own]
+        chosen = [at_rate(rows, init, arm, own.values["lr"]) for arm in (BN, without)] + [own]
     else:
         chosen = [at_best_rate(rows, init, arm) for arm in arms]
     return Gains(*(compare(INITS[init], chosen[i], chosen[i + 1], arms=(arms[i], arms[i + 1])) for i in (0, 1)))
@@ -187,12 +201,21 @@ def comparisons(rows: list[dict], without: str = NOISY, equal_rate: bool = False
         edges = tuple(dict.fromkeys(edge for part in parts for edge in part.edges))
         diverged = (parts.takes.diverged[0] + parts.takes.diverged[1], parts.leaves.diverged[1])
         names = PARTS if without == NOISY else ("what holding takes", "what it leaves")
-        result.append(Comparison(INITS[init], a, b, arms=names, metric=GAIN, edges=edges, diverged=diverged))
+        comparison = Comparison(INITS[init], a, b, arms=names, metric=GAIN, edges=edges, diverged=diverged)
+        result.append(replace(comparison, settings=confirmed(rows, init)))
     return result
 
 
+def confirmed(rows: Sequence[Mapping], init: str) -> tuple[dict, ...]:
+    """What fresh seeds run for this claim: each arm at its best rate, and all at that of the standard network."""
+    own = {arm: at_best_rate(rows, init, arm).values["lr"] for arm in ARMS}
+    return tuple(
+        {"arm": arm, "init": init, "lr": lr} for arm in ARMS for lr in dict.fromkeys((own[arm], own[STANDARD]))
+    )
+
+
 def figure(rows: list[dict]) -> Figure:
-    """Test accuracy over the learning rate, a panel for each start; the rings are the best rates."""
+    """Test accuracy over the learning rate in the pilot, a panel for each start; the rings are the best rates."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -204,6 +227,7 @@ def figure(rows: list[dict]) -> Figure:
         NOISY: (plotting.WITH_BN, ":"),
         HELD: (plotting.GREEN, "--"),
     }
+    rows = pilot(rows)
     picture, axes = plt.subplots(1, len(starts(rows)), figsize=(6.4, 3.8), sharey=True, squeeze=False)
     for ax, init in zip(axes[0], starts(rows), strict=True):
         for arm, (color, style) in looks.items():

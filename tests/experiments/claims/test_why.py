@@ -22,7 +22,7 @@ from bnbook.models.torch_mlp import mlp
 
 matplotlib.use("Agg")
 
-SEEDS = range(5)
+SEEDS = range(10)
 
 
 # What is taken away
@@ -81,7 +81,6 @@ def test_the_held_arm_ends_with_the_lengths_that_it_began_with(monkeypatch):
 
     monkeypatch.setattr(N, "network", network)
     monkeypatch.setattr(N, "STEPS", 6)
-    monkeypatch.setattr(N, "LAST", 3)
     for arm in (N.BN, N.HELD):
         result = N.run({"arm": arm, "init": "he", "lr": 0.3}, seed=1)
         assert math.isfinite(result["log10_turn"]) and not result["diverged"]
@@ -102,6 +101,15 @@ def test_the_turn_is_the_length_of_the_step_over_that_of_the_weights():
     assert N.log10_turn(model, lr=0.5) == pytest.approx((log10(0.05) + log10(0.0005)) / 2, abs=1e-4)
     model.fc2.weight.grad.zero_()  # a dead layer
     assert N.log10_turn(model, lr=0.5) == pytest.approx((log10(0.05) - 10) / 2, abs=1e-4)
+
+
+def test_the_turn_is_that_of_every_update_at_the_rate_that_it_had(monkeypatch):
+    monkeypatch.setattr(N, "STEPS", 4)
+    seen = []
+    monkeypatch.setattr(N, "log10_turn", lambda model, lr: seen.append(lr) or lr)
+    result = N.run({"arm": N.BN, "init": "he", "lr": 0.2}, seed=0)
+    assert seen == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
+    assert result["log10_turn"] == pytest.approx(np.mean(seen))
 
 
 def test_a_diverged_run_says_so():
@@ -279,7 +287,7 @@ ONE = dict.fromkeys(N.ARMS, 1.0)
 
 def verdict(module, comparisons):
     more = getattr(module, "NEEDS_MORE", False)
-    return experiments.verdict(comparisons, module.DELTA, planned=5, needs_more=more, factor=module.FACTOR)
+    return experiments.verdict(comparisons, module.DELTA, planned=10, needs_more=more, factor=module.FACTOR)
 
 
 def test_the_noise_takes_one_part_of_the_gain_and_leaves_the_other():
@@ -328,6 +336,32 @@ def test_the_slope_of_the_turn():
     assert [c.difference.mean for c in E.slope_of_turn(rows)] == pytest.approx([0.5, 0.5])
     diverged = noise_rows(LEVEL, {**ONE, N.HELD: 0.3})
     assert set(R.slopes(diverged, "he", N.HELD).values()) == {None}
+
+
+def test_fresh_seeds_confirm_what_the_pilot_chose_and_what_the_predictions_compare():
+    height = {**LEVEL, N.BN: 0.85, N.NOISY: 0.82}
+    choosing = [
+        row | {"phase": "choose"}
+        for row in noise_rows(height, {**ONE, N.HELD: 0.3}, peak={N.STANDARD: 0.03, N.BN: 0.3, N.NOISY: 0.3})
+        if row["seed"] < 2
+    ]
+    settings = [s for module in (N, R) for c in module.comparisons(choosing) for s in c.settings]
+    assert all(s in N.grid() for s in settings)
+    made = noise_rows({**height, N.NOISY: 0.84}, ONE, peak={N.STANDARD: 1.0})
+    confirming = [r | {"phase": "confirm", "seed": 100 + r["seed"]} for r in made if r["setting"] in settings]
+    rows, seeds = choosing + confirming, tuple(range(100, 110))
+    takes, leaves = N.gains(rows, "he")
+    assert takes.seeds == leaves.seeds == seeds and "lr 0.03" in leaves.chosen[1]
+    assert takes.difference.mean == pytest.approx(0.01) and leaves.difference.mean == pytest.approx(0.04)
+    assert N.gains(rows, "he", equal_rate=True).leaves.seeds == N.gains(rows, "he", N.HELD).takes.seeds == seeds
+    assert R.usable(rows, "he", N.HELD)[105] == [0.03, 0.1, 0.3, 1.0] and set(R.usable(rows, "he", N.BN)) == set(seeds)
+    for made in (R.comparisons(rows), E.higher_rate(rows), E.best_rate(rows), E.gain_by_the_rate(rows)):
+        assert [c.seeds for c in made] == [seeds] * 2
+    low = [row | {"val_accuracy": 0.78} if row["phase"] == "confirm" else row for row in rows]
+    assert R.comparisons(low)[0].a[100] == pytest.approx(log10(0.01) - 0.5)  # none is usable: the mark is the pilot's
+    for module in (N, R):
+        picture = module.figure(rows)
+        matplotlib.pyplot.close(picture)
 
 
 def landscape_rows(**with_bn):
@@ -428,5 +462,8 @@ def test_figures_are_drawn_from_the_rows():
 def test_the_grid_has_every_arm_at_every_rate(module):
     grid = module.grid()
     arms = {tuple(v for k, v in s.items() if k != "lr") for s in grid}
-    assert len(grid) == len(arms) * len(module.RATES) and len(arms) == (10 if module is N else 4)
+    assert len(arms) == (10 if module is N else 4)
+    high = [s["lr"] for s in grid if module is N and s["arm"] not in N.HIGHEST]
+    assert max(high, default=0) < max(module.RATES)
+    assert len(grid) == len(arms) * len(module.RATES) - (6 if module is N else 0)
     assert all(s in grid for s in module.grid(quick=True)) and set(R.TURNS) <= set(N.RATES)
