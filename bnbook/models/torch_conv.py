@@ -63,7 +63,7 @@ def vgg(
     channels = (1, width, width, 2 * width, 2 * width, 4 * width, 4 * width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (before, after) in enumerate(pairwise(channels), start=1):
-        layers[f"conv{i}"] = _conv(before, after, bias=norm == "none" or placement == "after")
+        layers[f"conv{i}"] = _conv(before, after, bias=_biased(norm, placement))
         layers |= arranged(i, NORMS[norm](after), nn.ReLU(), placement, dropout, dropout_at)
         if i in (2, 4):
             layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
@@ -71,7 +71,16 @@ def vgg(
     return initialize(nn.Sequential(layers), init)
 
 
-def resnet(norm: str = "batch", *, depth: int = 20, width: int = 16, init: str | float = "he") -> nn.Sequential:
+def resnet(
+    norm: str = "batch",
+    *,
+    depth: int = 20,
+    width: int = 16,
+    init: str | float = "he",
+    placement: str = "before",
+    dropout: float = 0.0,
+    dropout_at: str = "end",
+) -> nn.Sequential:
     """The residual network of He et al. (2016, section 4.2): depth - 1 convolutions of 3x3, and Linear to the logits.
 
     Convolution - norm - ReLU, then three stages of n blocks with w, 2w and 4w channels (see `ResidualBlock`), the mean
@@ -84,6 +93,10 @@ def resnet(norm: str = "batch", *, depth: int = 20, width: int = 16, init: str |
         depth: 6n + 2 layers, two a block.
         width: the number of channels w.
         init: of the weights, see `initialize`; Fixup's rules come after it.
+        placement: the norm "before" or "after" the activation, in the stem and between the convolutions of a block.
+        dropout: share of values set to zero between the convolutions of a block, as in Wide ResNets (Zagoruyko &
+            Komodakis 2016, section 2.4).
+        dropout_at: the "end" of what stands between them, or right before its "norm".
 
     Returns:
         layers named stem, bn, act, block1, …, pool, flatten, out, and with Fixup shift1, shift2, shift3 before the
@@ -98,15 +111,14 @@ def resnet(norm: str = "batch", *, depth: int = 20, width: int = 16, init: str |
         raise ValueError(f"depth must be 6n + 2 with n from 1, as 8, 14, 20 or 56, got {depth}")
     widths = [width * factor for factor in (1, 2, 4) for _ in range(depth // 6)]
     blocks = {
-        f"block{i}": ResidualBlock(before, after, norm)
+        f"block{i}": ResidualBlock(before, after, norm, placement, dropout, dropout_at)
         for i, (before, after) in enumerate(pairwise([width, *widths]), start=1)
     }
     model = _sequence(
         shift1=_shift(norm),
-        stem=_conv(1, width, bias=norm in ("none", "skipinit")),
-        bn=_norm(norm, width),
+        stem=_conv(1, width, bias=_biased(norm, placement)),
         shift2=_shift(norm),
-        act=nn.ReLU(),
+        **arranged("", _norm(norm, width), nn.ReLU(), placement, 0.0, "end"),
         **blocks,
         pool=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
@@ -120,7 +132,8 @@ def resnet(norm: str = "batch", *, depth: int = 20, width: int = 16, init: str |
 class ResidualBlock(nn.Module):
     r"""ReLU(shortcut(h) + branch(h)), the basic block of He et al. (2016, equation 1 and figure 5, left).
 
-    The branch is convolution - norm - ReLU - convolution - norm. With "skipinit" it is convolution - ReLU -
+    The branch is convolution - norm - ReLU (- dropout) - convolution - norm, and the first norm may stand behind the
+    ReLU. With "skipinit" it is convolution - ReLU -
     convolution - scale, where the scale starts at 0. With "fixup" it is shift - convolution - shift - ReLU - shift -
     convolution - scale - shift: a number that is added before each convolution and activation, and starts at 0, and one
     factor, which starts at 1. In a network of $L$ blocks, $m = 2$ weight layers in each, Fixup then multiplies the
@@ -131,18 +144,24 @@ class ResidualBlock(nn.Module):
     and Zhang et al. use for small images).
     """
 
-    def __init__(self, channels: int, out_channels: int, norm: str) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        norm: str,
+        placement: str = "before",
+        dropout: float = 0.0,
+        dropout_at: str = "end",
+    ) -> None:
         super().__init__()
         stride = 1 if channels == out_channels else 2
-        bias = norm in ("none", "skipinit")
         self.branch = _sequence(
             shift1=_shift(norm),
-            conv1=_conv(channels, out_channels, stride, bias=bias),
-            bn1=_norm(norm, out_channels),
+            conv1=_conv(channels, out_channels, stride, bias=_biased(norm, placement)),
             shift2=_shift(norm),
-            act1=nn.ReLU(),
+            **arranged(1, _norm(norm, out_channels), nn.ReLU(), placement, dropout, dropout_at),
             shift3=_shift(norm),
-            conv2=_conv(out_channels, out_channels, bias=bias),
+            conv2=_conv(out_channels, out_channels, bias=_biased(norm, "before")),
             bn2=_norm(norm, out_channels),
             scale=Scale({"skipinit": 0.0, "fixup": 1.0}[norm]) if norm in SCHEMES else None,
             shift4=_shift(norm),
@@ -212,6 +231,11 @@ def _conv(channels: int, out_channels: int, stride: int = 1, *, bias: bool) -> n
     if not bias:
         layer.bias = None
     return layer
+
+
+def _biased(norm: str, placement: str) -> bool:
+    """Whether a convolution has a bias: not where a norm follows it at once, or Fixup's shifts."""
+    return norm in ("none", "skipinit") or (placement == "after" and norm in NORMS)
 
 
 def _norm(norm: str, channels: int) -> nn.Module | None:

@@ -68,7 +68,7 @@ def mlp(
 
 
 def arranged(
-    i: int, norm: nn.Module | None, activation: nn.Module, placement: str, dropout: float, dropout_at: str
+    i: int | str, norm: nn.Module | None, activation: nn.Module, placement: str, dropout: float, dropout_at: str
 ) -> dict[str, nn.Module]:
     """What follows the weights of hidden layer i, in order: bn, act and drop; no norm and no dropout are left out.
 

@@ -192,7 +192,7 @@ def test_groups():
 # --- the order of layers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+ORDERS = pytest.mark.parametrize(
     ("settings", "layers"),
     [
         ({}, "conv bn act"),
@@ -204,6 +204,9 @@ def test_groups():
         ({"dropout": 0.5, "placement": "after", "dropout_at": "norm"}, "conv act drop bn"),
     ],
 )
+
+
+@ORDERS
 def test_the_norm_and_dropout_stand_where_they_are_asked_for(settings, layers):
     model = vgg(**{"width": 8} | settings)
     expected = []
@@ -215,6 +218,20 @@ def test_the_norm_and_dropout_stand_where_they_are_asked_for(settings, layers):
     for name, layer in model[:-3].named_children():
         assert isinstance(layer, kinds[name.rstrip("123456")])
     assert all(layer.p == 0.5 for layer in model if isinstance(layer, nn.Dropout))
+
+
+@ORDERS
+def test_a_block_has_the_same_order_between_its_convolutions_and_a_stem_without_dropout(settings, layers):
+    model = resnet(**{"width": 8, "depth": 8} | settings)
+    middle = [f"{layer}1" for layer in layers.split()]
+    last = [] if settings.get("norm") == "none" else ["bn2"]
+    stem = [layer for layer in layers.replace("conv", "stem").split() if layer != "drop"]
+    assert [name for name, _ in model.named_children()][: len(stem)] == stem
+    for block in (model.block1, model.block2, model.block3):
+        assert [name for name, _ in block.branch.named_children()] == [*middle, "conv2", *last]
+        assert (block.branch.conv1.bias is None) == ("conv bn" in layers or "conv drop bn" in layers)
+        assert (block.branch.conv2.bias is None) == (last == ["bn2"])
+        assert all(layer.p == 0.5 for layer in block.branch if isinstance(layer, nn.Dropout))
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -252,6 +269,7 @@ def test_the_loss_reaches_every_parameter(make, norm):
         (lambda: vgg(placement="inside"), "placement must be one of 'before', 'after', got 'inside'"),
         (lambda: vgg(dropout_at="start"), "dropout_at must be one of 'end', 'norm', got 'start'"),
         (lambda: vgg(init="zeros"), "init must be one of 'default', 'he', 'xavier', 'orthogonal', got 'zeros'"),
+        (lambda: resnet(placement="inside"), "placement must be one of 'before', 'after', got 'inside'"),
         (lambda: resnet(init=0.0), "or a positive standard deviation, got 0.0"),
         (lambda: resnet(depth=10), r"depth must be 6n \+ 2 with n from 1, as 8, 14, 20 or 56, got 10"),
         (lambda: resnet(depth=2), "depth must be .*, got 2"),

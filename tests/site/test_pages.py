@@ -125,7 +125,7 @@ def test_pale_letters_among_others_are_noticed(
     page.context.close()
 
 
-def test_search_finds_a_word(site: Path, browser: Browser) -> None:
+def test_search_finds_a_word_and_shows_where(site: Path, browser: Browser) -> None:
     seen = Visit()
     page = open_page(browser, site / "book/index.html", seen, width=390)
     page.locator(".search-button:visible").first.click()
@@ -135,6 +135,8 @@ def test_search_finds_a_word(site: Path, browser: Browser) -> None:
     assert page.locator("#search-results li a").count() >= 1
     page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('found')")
     assert seen.errors == []
+    passages = page.locator("#search-results li p.context")
+    assert passages.count() >= 10 and all("normal" in text.lower() for text in passages.all_inner_texts())
     page.context.close()
 
 

@@ -269,6 +269,15 @@ def test_paper_is_light_and_has_everything_once(open_in: Callable[..., Page]) ->
 
 
 @pytest.mark.long
+def test_the_answers_of_a_quiz_are_folded_on_the_screen_and_stand_on_paper(open_in: Callable[..., Page]) -> None:
+    page = open_in("book/00_warmup")
+    answers = page.locator("article .admonition.dropdown > :not(.admonition-title, button)")
+    assert answers.count() >= 5 and not any(answer.is_visible() for answer in answers.all())
+    page.emulate_media(media="print")
+    assert all(answer.is_visible() and answer.bounding_box()["height"] > 10 for answer in answers.all())
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_icons_stay_with_forced_colours(open_in: Callable[..., Page], scheme: str) -> None:
     page = open_in("book/02_forward", color_scheme=scheme, forced_colors="active")

@@ -87,10 +87,11 @@ def estimated_again(model: nn.Module, x: Tensor, dropout: bool) -> nn.Module:
     """
     model = copy.deepcopy(model)
     for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm1d):
+        normalizes = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        if normalizes:
             layer.reset_running_stats()
             layer.momentum = None  # the plain average of all batches
-        layer.training = isinstance(layer, nn.BatchNorm1d) or (dropout and isinstance(layer, nn.Dropout))
+        layer.training = normalizes or (dropout and isinstance(layer, nn.Dropout))
     for batch in x[: len(x) - len(x) % BATCH_SIZE].split(BATCH_SIZE):
         model(batch)
     return model.eval()

@@ -342,7 +342,8 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
             raise Incomplete(f"{absent} of the {len(grid) * experiment.seeds} planned runs are missing")
         if experiment.confirm:
             seeds = _confirmed_seeds(rows)
-        comparisons = experiment.comparisons(rows)
+        if not (comparisons := experiment.comparisons(rows)):
+            raise Incomplete("no condition is a test of the claim")
     except Incomplete as error:
         return Verdict(OPEN, no_verdict_sentence(error), {})
     rule = {"planned": seeds, "needs_more": experiment.needs_more, "factor": experiment.factor}

@@ -1,8 +1,19 @@
 "use strict";
 
-// From file:// a page may not fetch another one, and search would end in an error: there it lists titles alone.
-if (location.protocol === "file:") {
-  DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+// What search shows of a page comes from search_texts.js: from file:// a page may not fetch another one.
+if (location.pathname.endsWith("/search.html")) {
+  const root = new URL(".", location.href).href;
+  let texts;
+  globalThis.fetch = async (address) => {
+    texts ??= new Promise((resolve) => {
+      const script = document.createElement("script");
+      Object.assign(script, { src: "_static/search_texts.js", onload: resolve, onerror: resolve });
+      document.head.append(script);
+    });
+    await texts;
+    const name = new URL(address, root).href.slice(root.length).replace(/\.html$/, "");
+    return new Response(`<div role="main">${globalThis.SEARCH_TEXTS?.[name] ?? ""}</div>`);
+  };
 }
 
 // What scrolls sideways can be reached, and so scrolled, by keyboard; code that does is marked.

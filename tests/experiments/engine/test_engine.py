@@ -247,7 +247,17 @@ def test_the_schema(tmp_path, change, message):
 
 
 # A claim on the rows of one of these is under way, too.
-UNDER_WAY = ("conv_speed", "full_size", "init_scale_cosine", "noise_cosine", "placement_cosine", "small_batches")
+UNDER_WAY = (
+    "conv_order",
+    "conv_rates",
+    "conv_regularization",
+    "conv_speed",
+    "full_size",
+    "init_scale_cosine",
+    "learning_rate_cosine",
+    "noise_cosine",
+    "placement_cosine",
+)
 
 
 @pytest.mark.parametrize("name", experiments.names() + experiments.study_names())
