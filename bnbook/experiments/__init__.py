@@ -84,7 +84,8 @@ CHAPTER, VERSION, grid and run, and the other constants where they make sense. `
 With CONFIRM the runs of SEEDS choose: `best` takes the setting that is best on validation. When all are there, a plan
 is written beside them, NAME.plan.json: the settings that the comparisons read, and how many fresh seeds, 100 and on,
 are to confirm them, from the scatter of the pilot (`engine.plan`). `best(...).rows` are then rows of fresh seeds, and
-`judge` takes no others. A comparison made by hand names its `settings`, and reads `fresh(rows)`.
+`judge` takes no others. A comparison made by hand names its `settings`, and reads `fresh(rows)`; what shows how a
+setting was chosen reads `pilot(rows)`.
 
 `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.
@@ -103,7 +104,7 @@ from .engine.experiment import (
     study_names,
 )
 from .engine.runs import run
-from .engine.statistics import Choice, Comparison, Incomplete, PairedDifference, best, compare, fresh, select
+from .engine.statistics import Choice, Comparison, Incomplete, PairedDifference, best, compare, fresh, pilot, select
 from .engine.verdict import Verdict, verdict
 
 __all__ = [
@@ -123,6 +124,7 @@ __all__ = [
     "judge",
     "load",
     "names",
+    "pilot",
     "provenance_line",
     "run",
     "select",

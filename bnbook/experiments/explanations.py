@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log10
 
-from . import Comparison, select, verdict
+from . import Comparison, find, fresh, select, verdict
 from .claims import covariate_shift, landscape, noise, rate_tuning
 from .claims.landscape import SAME_LOSS
 from .claims.noise import BN, HELD, INITS, STANDARD
+from .engine.plan import FEWEST
 from .engine.words import CONTRADICTED, SUPPORTED
 
 SLOPE_DELTA = 0.1  # of the turn's power of the rate: less damping is not what tames a high rate
@@ -38,9 +39,10 @@ class Prediction:
         Args:
             rows: of the experiments, by name.
         """
-        found = {}
+        study, found = find(self.experiment), {}
+        planned = FEWEST if study.confirm else study.seeds
         for comparison in self.comparisons(rows[self.experiment]):
-            judged = verdict([comparison], self.delta, planned=noise.SEEDS, needs_more=self.needs_more)
+            judged = verdict([comparison], self.delta, planned=planned, needs_more=self.needs_more)
             found[comparison.name.split(", ")[0]] = WORDS.get(judged.word, "open")
         return found
 
@@ -69,7 +71,7 @@ def best_rate(rows: list[dict]) -> list[Comparison]:
     for init in noise.starts(rows):
         arms, edges = [], []
         for arm in (BN, STANDARD):
-            runs = [row for row in select(rows, init=init, arm=arm) if not row["diverged"]]
+            runs = [row for row in select(fresh(rows), init=init, arm=arm) if not row["diverged"]]
             seeds = sorted({row["seed"] for row in runs})
             top = {s: max((r for r in runs if r["seed"] == s), key=lambda row: row["val_accuracy"]) for s in seeds}
             arms.append({seed: log10(row["setting"]["lr"]) for seed, row in top.items()})
@@ -86,7 +88,7 @@ def gain_by_the_rate(rows: list[dict]) -> list[Comparison]:
     result = []
     for init in noise.starts(rows):
         own, standard = (noise.at_best_rate(rows, init, arm) for arm in (BN, STANDARD))
-        there = select(rows, init=init, arm=BN, **standard.values)
+        there = noise.at_rate(rows, init, BN, standard.values["lr"])
         score = [
             {row["seed"]: 0.1 if row["diverged"] else row["test_accuracy"] for row in runs}
             for runs in (own.rows, there, standard.rows)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
-from .. import Choice, Comparison, best, compare, select
+from .. import Choice, Comparison, best, compare, fresh, pilot, select
 from ..policy import POINTS
 from ..protocol import WEIGHTS, evaluate, split, updates
 
@@ -149,6 +150,11 @@ def at_best_rate(rows: Sequence[Mapping], init: str, arm: str) -> Choice:
     return best(select(rows, init=init, arm=arm), over="lr")
 
 
+def at_rate(rows: Sequence[Mapping], init: str, arm: str, lr: float) -> list[Mapping]:
+    """The runs of an arm at a rate, on the seeds that confirm."""
+    return select(fresh(rows), init=init, arm=arm, lr=lr)
+
+
 def starts(rows: Sequence[Mapping]) -> list[str]:
     """The initializations there are rows of."""
     there = {row["setting"]["init"] for row in rows}
@@ -172,7 +178,7 @@ def gains(rows: Sequence[Mapping], init: str, without: str = NOISY, equal_rate: 
     arms = (BN, without, STANDARD)
     if equal_rate:
         own = at_best_rate(rows, init, STANDARD)
-        chosen = [select(rows, init=init, arm=arm, **own.values) for arm in (BN, without)] + [own]
+        chosen = [at_rate(rows, init, arm, own.values["lr"]) for arm in (BN, without)] + [own]
     else:
         chosen = [at_best_rate(rows, init, arm) for arm in arms]
     return Gains(*(compare(INITS[init], chosen[i], chosen[i + 1], arms=(arms[i], arms[i + 1])) for i in (0, 1)))
@@ -187,12 +193,21 @@ def comparisons(rows: list[dict], without: str = NOISY, equal_rate: bool = False
         edges = tuple(dict.fromkeys(edge for part in parts for edge in part.edges))
         diverged = (parts.takes.diverged[0] + parts.takes.diverged[1], parts.leaves.diverged[1])
         names = PARTS if without == NOISY else ("what holding takes", "what it leaves")
-        result.append(Comparison(INITS[init], a, b, arms=names, metric=GAIN, edges=edges, diverged=diverged))
+        comparison = Comparison(INITS[init], a, b, arms=names, metric=GAIN, edges=edges, diverged=diverged)
+        result.append(replace(comparison, settings=confirmed(rows, init)))
     return result
 
 
+def confirmed(rows: Sequence[Mapping], init: str) -> tuple[dict, ...]:
+    """What fresh seeds run for this claim: each arm at its best rate, and all at that of the standard network."""
+    own = {arm: at_best_rate(rows, init, arm).values["lr"] for arm in ARMS}
+    return tuple(
+        {"arm": arm, "init": init, "lr": lr} for arm in ARMS for lr in dict.fromkeys((own[arm], own[STANDARD]))
+    )
+
+
 def figure(rows: list[dict]) -> Figure:
-    """Test accuracy over the learning rate, a panel for each start; the rings are the best rates."""
+    """Test accuracy over the learning rate in the pilot, a panel for each start; the rings are the best rates."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -204,6 +219,7 @@ def figure(rows: list[dict]) -> Figure:
         NOISY: (plotting.WITH_BN, ":"),
         HELD: (plotting.GREEN, "--"),
     }
+    rows = pilot(rows)
     picture, axes = plt.subplots(1, len(starts(rows)), figsize=(6.4, 3.8), sharey=True, squeeze=False)
     for ax, init in zip(axes[0], starts(rows), strict=True):
         for arm, (color, style) in looks.items():

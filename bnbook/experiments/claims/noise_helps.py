@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import Comparison, compare
+from .. import Comparison, compare, pilot
 from ..policy import POINTS
 from .regularization import BATCH_SIZE, GHOSTS, SCORES, arm, sizes
 
@@ -34,11 +34,12 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Test accuracy, loss and calibration error over the number of images that a statistic is taken over."""
+    """Test scores over the number of images that a statistic is taken over; dots are the seeds of the pilot."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
 
+    rows = pilot(rows)
     tried = {row["setting"]["ghost"] for row in rows}
     groups = [size for size in (*GHOSTS, BATCH_SIZE) if size in tried]
     picture, axes = plt.subplots(len(SCORES), 1, figsize=(5.6, 6.4), sharex=True)

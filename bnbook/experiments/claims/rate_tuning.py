@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import Comparison, select
+from .. import Comparison, fresh, select
 from ..policy import RATE
 from .higher_rates import TOLERANCE, highest
-from .noise import BN, HELD, INITS, at_best_rate, starts
+from .noise import BN, HELD, INITS, RATES, STANDARD, at_best_rate, starts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +36,10 @@ TURNS = (0.1, 0.3, 1.0)  # the rates over which the turns of the weights are com
 
 
 def usable(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, list[float]]:
-    """The usable rates of an arm, by seed: validation accuracy at most two points below the mean at its best rate."""
+    """The usable rates of an arm, by seed: validation accuracy at most two points below the pilot's at its best."""
     least = max(at_best_rate(rows, init, arm).means.values()) - TOLERANCE
     found: dict[int, list[float]] = {}
-    for row in select(rows, init=init, arm=arm):
+    for row in select(fresh(rows), init=init, arm=arm):
         rates = found.setdefault(row["seed"], [])
         if not row["diverged"] and row["val_accuracy"] >= least:
             rates.append(row["setting"]["lr"])
@@ -48,27 +48,39 @@ def usable(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, list[float
 
 def comparisons(rows: list[dict], arms: tuple[str, str] = (BN, HELD)) -> list[Comparison]:
     """The highest usable rate with free lengths minus that with lengths held, in powers of ten."""
-    tried = {row["setting"]["lr"] for row in rows}
     result = []
     for init in starts(rows):
+        rates = [{row["setting"]["lr"] for row in select(fresh(rows), init=init, arm=arm)} for arm in arms]
         a, b = (usable(rows, init, arm) for arm in arms)
-        hidden = any(max(tried) in rates for rates in b.values())  # of A it may: its advantage is at least this large
+        hidden = any(
+            max(rates[1]) in found for found in b.values()
+        )  # of A it may: its advantage is at least this large
         result.append(
             Comparison(
                 INITS[init],
-                *({seed: highest(rates, tried) for seed, rates in arm.items()} for arm in (a, b)),
+                *(
+                    {seed: highest(found, tried) for seed, found in arm.items()}
+                    for arm, tried in zip((a, b), rates, strict=True)
+                ),
                 arms=arms,
                 metric=METRIC,
                 edges=(f"usable rate of {arms[1]!r}",) if hidden else (),
+                settings=confirmed(init),
             )
         )
     return result
 
 
+def confirmed(init: str) -> tuple[dict, ...]:
+    """What fresh seeds run for this claim: with free lengths and without BN all rates, with lengths held the higher."""
+    rates = {BN: RATES, STANDARD: RATES[:-1], HELD: RATES[2:]}
+    return tuple({"arm": arm, "init": init, "lr": lr} for arm, of_arm in rates.items() for lr in of_arm)
+
+
 def slopes(rows: Sequence[Mapping], init: str, arm: str) -> dict[int, float | None]:
     """By seed: how many powers of ten more the weights turn for each power of ten in the rate, over TURNS."""
     found: dict[int, dict[float, float | None]] = {}
-    for row in select(rows, init=init, arm=arm):
+    for row in select(fresh(rows), init=init, arm=arm):
         found.setdefault(row["seed"], {})[row["setting"]["lr"]] = row["log10_turn"]
     result = {}
     for seed, turns in found.items():
@@ -86,7 +98,7 @@ def figure(rows: list[dict]) -> Figure:
     picture, axes = plt.subplots(1, len(starts(rows)), figsize=(6.4, 3.2), sharey=True, squeeze=False)
     for ax, init in zip(axes[0], starts(rows), strict=True):
         for arm, color in ((BN, plotting.WITH_BN), (HELD, plotting.GREEN)):
-            runs = [row for row in select(rows, init=init, arm=arm) if row["log10_turn"] is not None]
+            runs = [row for row in select(fresh(rows), init=init, arm=arm) if row["log10_turn"] is not None]
             rates = sorted({row["setting"]["lr"] for row in runs if row["val_accuracy"] > 0.5})
             turns = [[10 ** row["log10_turn"] for row in select(runs, lr=lr)] for lr in rates]
             ax.plot(rates, [np.exp(np.mean(np.log(values))) for values in turns], color=color, label=arm)

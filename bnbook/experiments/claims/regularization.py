@@ -3,13 +3,15 @@
 A fully connected network that can fit its training set. The noise of the statistics is varied by itself: ghost batches
 of several sizes, the statistics of the whole training set, and frozen ones, at one batch size of the optimizer. Two
 more claims are read from the same rows: `noise_helps` and `need_for_dropout`; and the first one is asked of two more
-scores, by `regularized_loss` and `regularized_calibration`.
+scores, by `regularized_loss` and `regularized_calibration`. All strengths and rates are chosen on the seeds of the
+pilot; fresh seeds confirm those, and what is compared at equal rates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +25,7 @@ from ...models.torch_statistics import (
     WholeSetBatchNorm1d,
     exact_statistics,
 )
-from .. import Choice, Comparison, best, compare, select
+from .. import Choice, Comparison, best, compare, fresh, select
 from ..policy import POINTS
 from ..protocol import WEIGHTS, evaluate, split, subset, updates
 
@@ -34,8 +36,8 @@ QUESTION = "With few training images, does batch normalization raise the test ac
 CLAIM = "It also acts as a regularizer, in some cases eliminating the need for Dropout."
 SOURCE = "ioffe2015batch"
 FOLKLORE = "Batch normalization is a regularizer."
-CHAPTER, VERSION, SEEDS = 15, 1, 10
-DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels"
+CHAPTER, VERSION, SEEDS, CONFIRM = 15, 2, 2, True
+DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = "fully connected, 196-256-256-10, ReLU"
 BATCH_SIZE, STEPS = 128, 300
 METRIC, DELTA = "test_accuracy", POINTS.delta
@@ -46,24 +48,26 @@ NORMS = {"with BN": "batch", "without BN": "none"}
 SCORES = {"test_accuracy": "accuracy", "test_loss": "loss (nats)", "test_calibration_error": "calibration error"}
 INITS = {init: WEIGHTS[init] for init in ("default", "he")}
 GHOSTS = (4, 8, 16, 32)  # smaller than the batch
-DROPOUT = (0.15, 0.3, 0.5, 0.7)
+DROPOUT = (0.2, 0.35, 0.5, 0.7)
 DECAY = (0.001, 0.003, 0.01, 0.03)
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+EQUAL = (0.03, 0.1)  # the rates at which arms are also compared
+VALIDATION = 10_000  # images, none of which any run trains on
 
 
 def arms() -> list[tuple[dict, tuple[float, ...]]]:
     """What an arm changes in `setting`, and its rates: half decades on both sides of where its best rate may lie."""
-    without, with_bn = RATES[2:6], RATES[2:]
+    middle, high = RATES[1:5], RATES[1:]
     return [
-        *(({"norm": "none", "init": init}, without) for init in INITS),
-        ({"norm": "batch", "init": "default"}, RATES[:5]),
-        ({"norm": "batch", "init": "he"}, RATES[1:]),
-        *(({"norm": "batch", "ghost": size}, with_bn) for size in GHOSTS),
-        ({"norm": "whole"}, RATES[1:6]),
-        ({"norm": "frozen"}, without),
-        *(({"norm": "none", "dropout": p}, without) for p in DROPOUT),
-        *(({"norm": "batch", "dropout": p}, with_bn) for p in DROPOUT),
-        *(({"norm": "none", "weight_decay": decay}, RATES[3:]) for decay in DECAY),
+        *(({"norm": "none", "init": init}, middle) for init in INITS),
+        ({"norm": "batch", "init": "default"}, RATES[:4]),
+        ({"norm": "batch", "init": "he"}, RATES[:5]),
+        *(({"norm": "batch", "ghost": size}, RATES[:5] if size == GHOSTS[0] else high) for size in GHOSTS),
+        ({"norm": "whole"}, middle),
+        ({"norm": "frozen"}, middle),
+        *(({"norm": "none", "dropout": p}, middle) for p in DROPOUT),
+        *(({"norm": "batch", "dropout": p}, RATES[2:]) for p in DROPOUT),
+        *(({"norm": "none", "weight_decay": decay}, middle) for decay in DECAY),
     ]
 
 
@@ -75,12 +79,12 @@ def setting(images: int, norm: str, lr: float, **changes: object) -> dict:
 
 def grid(quick: bool = False) -> list[dict]:
     """Every arm at all its rates. Quick: 256 images, two rates, and one ghost size and strength of each kind."""
-    few = {"ghost": (8, BATCH_SIZE, None), "dropout": (0.0, DROPOUT[1]), "weight_decay": (0.0, DECAY[2])}
+    few = {"ghost": (8, BATCH_SIZE, None), "dropout": (0.0, DROPOUT[2]), "weight_decay": (0.0, DECAY[2])}
     settings = [
         setting(images, lr=lr, **arm)
         for images in (IMAGES[:1] if quick else IMAGES)
         for arm, rates in arms()
-        for lr in ((0.03, 0.1) if quick else rates)
+        for lr in (EQUAL if quick else rates)
     ]
     return [s for s in settings if not quick or all(s[name] in values for name, values in few.items())]
 
@@ -139,7 +143,7 @@ def run(setting: dict, seed: int) -> dict:
     model, diverged = train(setting, seed)
     few = images_of(setting["images"], seed)
     train_scores, val, test = (
-        evaluate(model, *images) for images in (few, split("val", half=True), split("test", half=True))
+        evaluate(model, *images) for images in (few, split("val", VALIDATION, half=True), split("test", half=True))
     )
     return {
         "diverged": diverged or not math.isfinite(test.loss),
@@ -165,24 +169,44 @@ def arm(rows: Sequence[dict], images: int, norm: str, over: Sequence[str] = (), 
     return best(rows, over=free, ends=(0.0, BATCH_SIZE))
 
 
+def at_equal_rate(
+    rows: Sequence[dict], images: int, init: str, lr: float, metric: str = METRIC, worst: float = 0.1
+) -> Comparison:
+    """A score with BN minus without, at one rate, on the seeds that confirm."""
+    rows = fresh(rows)
+    arms = (select(rows, **setting(images, norm, lr, init=init)) for norm in NORMS.values())
+    name = f"{images:,} images, {INITS[init]}, rate {lr:g}"
+    return compare(name, *arms, arms=tuple(NORMS), metric=metric, chance=worst)
+
+
 def sizes(rows: Sequence[dict]) -> list[int]:
     """The numbers of training images; a quick grid has one."""
     return sorted({row["setting"]["images"] for row in rows})
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
-    """Without dropout and weight decay: with BN minus without, each arm at its own best rate."""
-    return scores(rows)
+    """Without dropout and weight decay: with BN minus without, each arm at its own best rate.
+
+    Confirmed are as well both arms at the rates in `EQUAL`, and every other regularizer.
+    """
+    result = []
+    for comparison in scores(rows):
+        images, init = comparison.levels
+        beside = [setting(images, norm, lr, init=init) for norm in NORMS.values() for lr in EQUAL]
+        if init == "he":
+            beside += [choice.rows[0]["setting"] for choice in regularized(rows, images).values()]
+        result.append(replace(comparison, settings=(*comparison.settings, *beside)))
+    return result
 
 
 def scores(
-    rows: Sequence[dict], arms: Sequence[str] = tuple(NORMS), metric: str = METRIC, worst: float | None = 0.1
+    rows: Sequence[dict], arms: Sequence[str] = tuple(NORMS), metric: str = METRIC, worst: float = 0.1
 ) -> list[Comparison]:
     """The comparison of the two arms in any score; where lower is better, without BN minus with.
 
     Args:
         arms: A and B.
-        worst: what a diverged run counts as, None: there is no worst.
+        worst: what a diverged run counts as.
     """
     return [
         compare(

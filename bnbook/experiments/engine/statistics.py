@@ -46,6 +46,11 @@ def fresh(rows: Iterable[Mapping]) -> list[Mapping]:
     return [row for row in rows if row.get("phase") == CONFIRM] or rows
 
 
+def pilot(rows: Iterable[Mapping]) -> list[Mapping]:
+    """The rows that choose."""
+    return [row for row in rows if row.get("phase") != CONFIRM]
+
+
 def measured(row: Mapping, metric: str, chance: float | None) -> float | None:
     """A row's value of a metric; that of a diverged run is `chance`."""
     if metric not in row:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib
 import numpy as np
 import pytest
@@ -229,16 +231,16 @@ def test_loss_and_calibration_are_better_where_they_are_lower():
         assert [c.difference.mean for c in found] == pytest.approx([gain] * 4)
         assert found[0].arms == ("without BN", "with BN")
         assert experiments.verdict(found, module.DELTA, planned=R.SEEDS, factor=module.FACTOR).word.startswith(word)
-    gone = [row | {"diverged": row["setting"]["norm"] == "none" and row["seed"] == 3} for row in rows]
-    assert {c.a[3] for c in regularized_calibration.comparisons(gone)} == {1.0}  # the worst there is
-    assert {c.difference for c in regularized_loss.comparisons(gone)} == {None}  # of a loss there is none
+    gone = [row | {"diverged": row["setting"]["norm"] == "none" and row["seed"] == 1} for row in rows]
+    assert {c.a[1] for c in regularized_calibration.comparisons(gone)} == {1.0}  # the worst there is
+    assert {c.a[1] for c in regularized_loss.comparisons(gone)} == {math.log(10)}  # as one that guesses
 
 
 def test_each_regularizer_has_its_own_strength_and_no_strength_is_no_edge():
     rows = made_up(strengths({"batch": 0.82, "none": 0.8}, dropout={0.5: 0.03}, decay={0.01: 0.01}))
     arms = R.regularized(rows, 256)
     assert arms["dropout"].values == {"dropout": 0.5, "lr": 0.1}
-    assert arms["weight decay"].values == {"weight_decay": 0.01, "lr": 0.3}
+    assert arms["weight decay"].values == {"weight_decay": 0.01, "lr": 0.1}
     assert {choice.edge for choice in arms.values()} == {()}
     none = R.regularized(made_up(strengths({}, dropout={p: -0.1 for p in R.DROPOUT})), 1024)["dropout"]
     assert none.values["dropout"] == 0 and none.edge == ()
@@ -257,22 +259,48 @@ def test_noise_helps_where_some_size_is_better_than_the_whole_set():
     assert verdict(noise_helps, most).word == "open"  # more noise might help more
 
 
-def test_the_need_for_dropout_is_what_it_still_gains():
-    def accuracy(gain_without, gain_with):
+def test_the_need_for_dropout_is_asked_of_bn_without_it_against_it_without_bn():
+    def accuracy(with_bn, weak, usual):
         def value(s):
-            gain = gain_with if s["norm"] == "batch" else gain_without
-            return 0.8 + 0.03 * (s["norm"] == "batch") + gain * (s["dropout"] == 0.5) - 0.05 * (s["dropout"] == 0.7)
+            if s["norm"] == "batch":
+                return with_bn + 0.05 * (s["dropout"] == 0.35)  # BN with dropout is no part of it
+            return 0.8 + {0.2: weak, 0.5: usual}.get(s["dropout"], 0.0)
 
         return value
 
-    rows = made_up(accuracy(0.02, 0.004))
-    small, _ = need_for_dropout.comparisons(rows)
-    assert small.arms == ("dropout without BN", "dropout with BN")
-    assert small.a[3] == pytest.approx(0.02) and small.b[3] == pytest.approx(0.004)
+    rows = made_up(accuracy(0.83, 0.01, 0.02))
+    comparisons = need_for_dropout.comparisons(rows)
+    assert [c.levels for c in comparisons] == [(256, 0.2), (256, 0.5), (1024, 0.2), (1024, 0.5)]
+    assert comparisons[0].arms == ("BN without dropout", "dropout without BN")
+    assert [c.difference.mean for c in comparisons] == pytest.approx([0.02, 0.01] * 2)
     assert verdict(need_for_dropout, rows).word == "supported"
-    assert verdict(need_for_dropout, made_up(accuracy(0.004, 0.02))).word == "contradicted"
-    assert verdict(need_for_dropout, made_up(accuracy(0.02, 0.02))).word == "negligible"
-    assert verdict(need_for_dropout, made_up(accuracy(-0.02, -0.02))).word == "negligible"  # none is chosen
+    assert verdict(need_for_dropout, made_up(accuracy(0.8, 0.02, 0.02))).word == "contradicted"
+    assert verdict(need_for_dropout, made_up(accuracy(0.82, 0.02, 0.02))).word == "negligible"
+    confirmed = [(s["norm"], s["dropout"]) for s in comparisons[1].settings]
+    assert confirmed == [("none", 0.0), ("batch", 0.0), ("none", 0.5), ("batch", 0.5)]  # each alone, and both
+
+
+def test_what_is_shown_of_fresh_seeds_is_confirmed_along():
+    rows = made_up(strengths({"batch": 0.82, "none": 0.8}, dropout={0.5: 0.03}, decay={0.01: 0.01}))
+    settings = [s for module in (regularization, noise_helps, need_for_dropout) for c in module.comparisons(rows)
+                for s in c.settings]  # fmt: skip
+    fresh = [
+        {**row, "seed": 100 + seed, "phase": "confirm", "val_accuracy": 0.1}
+        for row in rows
+        if row["seed"] == 0 and row["setting"] in settings
+        for seed in range(3)
+    ]
+    both = [row | {"phase": "choose"} for row in rows] + fresh
+    for images in R.IMAGES:
+        shown = [*R.regularized(both, images).values(), *need_for_dropout.arms(both, images, 0.5).values()]
+        assert {row["seed"] for choice in shown for row in choice.rows} == {100, 101, 102}
+        for init in R.INITS:
+            for lr in R.EQUAL:
+                assert R.at_equal_rate(both, images, init, lr).seeds == (100, 101, 102)
+    assert {row["seed"] for row in experiments.pilot(both)} == set(range(R.SEEDS))
+    for module in (regularization, need_for_dropout, noise_helps):
+        picture = module.figure(both)
+        matplotlib.pyplot.close(picture)
 
 
 def test_figures_are_drawn_from_full_and_from_quick_grids_and_with_a_diverged_run():

@@ -22,7 +22,7 @@ from bnbook.models.torch_mlp import mlp
 
 matplotlib.use("Agg")
 
-SEEDS = range(5)
+SEEDS = range(10)
 
 
 # What is taken away
@@ -279,7 +279,7 @@ ONE = dict.fromkeys(N.ARMS, 1.0)
 
 def verdict(module, comparisons):
     more = getattr(module, "NEEDS_MORE", False)
-    return experiments.verdict(comparisons, module.DELTA, planned=5, needs_more=more, factor=module.FACTOR)
+    return experiments.verdict(comparisons, module.DELTA, planned=10, needs_more=more, factor=module.FACTOR)
 
 
 def test_the_noise_takes_one_part_of_the_gain_and_leaves_the_other():
@@ -328,6 +328,32 @@ def test_the_slope_of_the_turn():
     assert [c.difference.mean for c in E.slope_of_turn(rows)] == pytest.approx([0.5, 0.5])
     diverged = noise_rows(LEVEL, {**ONE, N.HELD: 0.3})
     assert set(R.slopes(diverged, "he", N.HELD).values()) == {None}
+
+
+def test_fresh_seeds_confirm_what_the_pilot_chose_and_what_the_predictions_compare():
+    height = {**LEVEL, N.BN: 0.85, N.NOISY: 0.82}
+    choosing = [
+        row | {"phase": "choose"}
+        for row in noise_rows(height, {**ONE, N.HELD: 0.3}, peak={N.STANDARD: 0.03, N.BN: 0.3, N.NOISY: 0.3})
+        if row["seed"] < 2
+    ]
+    settings = [s for module in (N, R) for c in module.comparisons(choosing) for s in c.settings]
+    assert all(s in N.grid() for s in settings)
+    made = noise_rows({**height, N.NOISY: 0.84}, ONE, peak={N.STANDARD: 1.0})
+    confirming = [r | {"phase": "confirm", "seed": 100 + r["seed"]} for r in made if r["setting"] in settings]
+    rows, seeds = choosing + confirming, tuple(range(100, 110))
+    takes, leaves = N.gains(rows, "he")
+    assert takes.seeds == leaves.seeds == seeds and "lr 0.03" in leaves.chosen[1]
+    assert takes.difference.mean == pytest.approx(0.01) and leaves.difference.mean == pytest.approx(0.04)
+    assert N.gains(rows, "he", equal_rate=True).leaves.seeds == N.gains(rows, "he", N.HELD).takes.seeds == seeds
+    assert R.usable(rows, "he", N.HELD)[105] == [0.03, 0.1, 0.3, 1.0] and set(R.usable(rows, "he", N.BN)) == set(seeds)
+    for made in (R.comparisons(rows), E.higher_rate(rows), E.best_rate(rows), E.gain_by_the_rate(rows)):
+        assert [c.seeds for c in made] == [seeds] * 2
+    low = [row | {"val_accuracy": 0.78} if row["phase"] == "confirm" else row for row in rows]
+    assert R.comparisons(low)[0].a[100] == pytest.approx(log10(0.01) - 0.5)  # none is usable: the mark is the pilot's
+    for module in (N, R):
+        picture = module.figure(rows)
+        matplotlib.pyplot.close(picture)
 
 
 def landscape_rows(**with_bn):

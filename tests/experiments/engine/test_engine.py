@@ -254,7 +254,10 @@ UNDER_WAY = (
     "conv_speed",
     "full_size",
     "gpu_speed",
+    "init_scale_cosine",
     "learning_rate_cosine",
+    "noise_cosine",
+    "placement_cosine",
 )
 
 
