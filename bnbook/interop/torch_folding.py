@@ -35,6 +35,7 @@ NORMS = {
     kind: "BatchNorm" for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncBatchNorm)
 }
 WEIGHTED = {kind: "weighted" for kind in (*CONVOLUTIONS, nn.Linear)}
+REACHES = (3, 100)  # standard deviations: how far a layer of another class is tried; an activation may bend far out
 SAME = 1e-3  # of the largest: how far a layer of another class may be from a scale and a shift
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -290,7 +291,7 @@ def affine(norm: nn.Module, axes: int, dtype: torch.dtype) -> tuple[Tensor, Tens
     """What a layer does in evaluation, (scale, shift) per channel; None where it does something else besides.
 
     Of torch's layers they are computed, of other classes measured at the running mean and a standard deviation beside
-    it; then both are tried on numbers around the running mean.
+    it; then both are tried on numbers near the running mean and far from it.
 
     Args:
         norm: a layer in evaluation, of any class that keeps running_mean and running_var.
@@ -314,13 +315,16 @@ def affine(norm: nn.Module, axes: int, dtype: torch.dtype) -> tuple[Tensor, Tens
                 at_mean, beside = at(mean), at(mean + std)
                 scale = (beside - at_mean) / std
                 shift = at_mean - scale * mean
-            x = (mean + 3 * std * torch.arange(4.0 * len(mean), device=mean.device).sin().reshape(4, -1)).to(dtype)
-            x = x.reshape(4, len(mean), *[1] * (axes - 2))
-            expected = x * scale.reshape(places) + shift.reshape(places)
-            away = (answer(x) - expected).abs().max() / expected.abs().max()
+            spread = torch.arange(4.0 * len(mean), device=mean.device).sin().reshape(4, -1)
+            for reach in REACHES:
+                x = (mean + reach * std * spread).to(dtype).reshape(4, len(mean), *[1] * (axes - 2))
+                expected = x * scale.reshape(places) + shift.reshape(places)
+                away = (answer(x) - expected).abs().max() / expected.abs().max()
+                if not away <= max(SAME, 16 * torch.finfo(dtype).eps):  # NaN neither
+                    return None
     except Exception:  # a layer that takes no such numbers
         return (scale, shift) if type(norm).__module__.startswith("torch.") else None
-    return (scale, shift) if away <= max(SAME, 16 * torch.finfo(dtype).eps) else None
+    return scale, shift
 
 
 def absorbed(weights: nn.Module, scale: np.ndarray, shift: np.ndarray, backwards: bool) -> tuple[Tensor, Tensor]:

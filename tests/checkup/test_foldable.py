@@ -40,9 +40,9 @@ class Standardized(nn.Conv2d):
 class Auxiliary(nn.Module):
     """The convolution's output is a second output of the model."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
-        self.conv, self.bn = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.conv, self.bn = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.conv(x)
@@ -129,6 +129,14 @@ def test_what_neither_calls_foldable(name):
     assert "BN501" not in called_foldable(model, models.batches(2))[2]
     with pytest.raises(ValueError, match="nothing can be folded"):
         fold(model.eval(), models.batches(1)[0])
+
+
+def test_one_that_folds_beside_one_that_does_not():
+    """Both are tried together first; what that changed is put back before each is tried alone."""
+    body = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
+    model = models.trained(nn.Sequential(*body, Auxiliary(4)), loss=lambda out, x, y: (out[0] ** 2).mean())
+    assert called_foldable(model, models.batches(2)) == (1, {"1"}, "BN501 BN502")
+    assert folds_all(model, models.batches(2)) == 1
 
 
 def test_layers_of_another_class():
