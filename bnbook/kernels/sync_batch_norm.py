@@ -62,7 +62,7 @@ def merge(m: Tensor, mean: Tensor, M2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Means are subtracted from one another before anything is squared, so that nothing is lost where they are far from
     zero. Parts without values (mₖ = 0) have no say, whatever their μₖ and M₂ₖ are; without any values all three are 0.
-    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), equations 2.1.
+    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for two parts.
 
     Raises:
         ValueError: other shapes; a negative mₖ; no part.
@@ -100,6 +100,9 @@ class SyncBatchNorm(_BatchNorm):
 
     Shards may have different sizes and may be empty; then scale the loss by K/N (chapter 24), and let the loss of an
     empty shard depend on its outputs too (a sum over nothing does): backward waits for all processes.
+
+    All processes of the group train together: as many forward and backward passes in each, with layers of the same
+    `num_features` (which DistributedDataParallel checks); one that stays away is waited for.
 
     Without a process group, and in a group of one, it is the ordinary layer. A group is not copied into a pickle: the
     layer that is loaded synchronizes with all processes.
