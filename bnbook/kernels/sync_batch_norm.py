@@ -120,7 +120,7 @@ class SyncBatchNorm(_BatchNorm):
             its process and why); where processes differ in dtype, in the kind of device or in whether inputs need
             gradients; where there is one value per channel in all shards together.
         TypeError: in the process whose own input is no tensor or has the wrong dtype; a `process_group` that is none.
-        RuntimeError: torchrun started several processes, and `torch.distributed.init_process_group` was not called;
+        RuntimeError: torchrun started several processes, and `init_process_group` was not called;
             a second derivative.
     """
 
@@ -360,7 +360,7 @@ def _check_agreement(about: list[list[float]], group: Any) -> None:
 def convert(module: nn.Module, process_group: Any = None) -> nn.Module:
     """Put `SyncBatchNorm` in the place of every BatchNorm1d, 2d, 3d and `torch.nn.SyncBatchNorm` of a model.
 
-    As `torch.nn.SyncBatchNorm.convert_sync_batchnorm`, for every backend: the model itself is changed and returned; if
+    As `convert_sync_batchnorm` of PyTorch, for every backend: the model itself is changed and returned; if
     it is such a layer, a new one is returned. Parameters and buffers are the same objects, so that an optimizer made
     before keeps them; mode, hooks and attributes are kept, and a layer that stands in two places is one layer
     afterwards. Layers that are converted already stay. `revert` undoes it. Convert before DistributedDataParallel.
