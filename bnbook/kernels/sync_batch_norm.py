@@ -62,7 +62,7 @@ def merge(m: Tensor, mean: Tensor, M2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Means are subtracted from one another before anything is squared, so that nothing is lost where they are far from
     zero. Parts without values (mₖ = 0) have no say, whatever their μₖ and M₂ₖ are; without any values all three are 0.
-    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), equations 2.1.
+    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for two parts.
 
     Raises:
         ValueError: other shapes; a negative mₖ; no part.
@@ -101,6 +101,9 @@ class SyncBatchNorm(_BatchNorm):
     Shards may have different sizes and may be empty; then scale the loss by K/N (chapter 24), and let the loss of an
     empty shard depend on its outputs too (a sum over nothing does): backward waits for all processes.
 
+    All processes of the group train together: as many forward and backward passes in each, with layers of the same
+    `num_features` (which DistributedDataParallel checks); one that stays away is waited for.
+
     Without a process group, and in a group of one, it is the ordinary layer. A group is not copied into a pickle: the
     layer that is loaded synchronizes with all processes.
 
@@ -117,7 +120,7 @@ class SyncBatchNorm(_BatchNorm):
             its process and why); where processes differ in dtype, in the kind of device or in whether inputs need
             gradients; where there is one value per channel in all shards together.
         TypeError: in the process whose own input is no tensor or has the wrong dtype; a `process_group` that is none.
-        RuntimeError: torchrun started several processes, and `torch.distributed.init_process_group` was not called;
+        RuntimeError: torchrun started several processes, and `init_process_group` was not called;
             a second derivative.
     """
 
@@ -357,7 +360,7 @@ def _check_agreement(about: list[list[float]], group: Any) -> None:
 def convert(module: nn.Module, process_group: Any = None) -> nn.Module:
     """Put `SyncBatchNorm` in the place of every BatchNorm1d, 2d, 3d and `torch.nn.SyncBatchNorm` of a model.
 
-    As `torch.nn.SyncBatchNorm.convert_sync_batchnorm`, for every backend: the model itself is changed and returned; if
+    As `convert_sync_batchnorm` of PyTorch, for every backend: the model itself is changed and returned; if
     it is such a layer, a new one is returned. Parameters and buffers are the same objects, so that an optimizer made
     before keeps them; mode, hooks and attributes are kept, and a layer that stands in two places is one layer
     afterwards. Layers that are converted already stay. `revert` undoes it. Convert before DistributedDataParallel.
