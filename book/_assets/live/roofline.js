@@ -98,7 +98,7 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
       const start = `Forward and backward move ${bytesOf(found.bytes)}, ${this.data[way]} maps: at least ${timeOf(found.memory)} at ${bandwidth} TB/s. The arithmetic would take ${timeOf(found.arithmetic)} at ${peak} Tflop/s.`;
       const small = found.seconds < 3e-5 ? " A handful of launches takes as long, so that this map is too small for its bytes to matter." : "";
       if (!bound) return `${start} On a card whose ridge is at ${brief(ridge)} operations a byte, the arithmetic is the limit.${small}`;
-      return `${start} The memory is the limit: the ridge is at ${brief(ridge)} operations a byte, and here there are ${show(found.intensity)}. Fusing makes it ${show(gain)} times as fast at best.${small}`;
+      return `${start} The memory is the limit: the ridge is at ${brief(ridge)} operations a byte, and here there are ${show(found.intensity)}. Fusing makes it ${show(gain, 1)} times as fast at best.${small}`;
     }
   }
 
