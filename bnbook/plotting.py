@@ -24,12 +24,17 @@ LIVE_FIGURES = (
     "bet",
     "bets",
     "company",
+    "decide",
     "depth",
     "epsilon",
+    "fold",
     "forward",
     "graph",
+    "merge",
     "rates",
+    "relatives",
     "repair",
+    "roofline",
     "running",
 )
 

@@ -6,8 +6,8 @@ import importlib.util
 
 OPTIONAL = set(
     "axe_playwright_python dask distributed joblib jupyter_client jupytext keras matplotlib nbclient nbformat"
-    " nbval onnx PIL playwright pooch psutil py_mini_racer scipy sphinx sphinx_external_toc sympy tensorflow torch"
-    " tqdm".split()
+    " nbval onnx onnx_ir onnxruntime onnxscript PIL playwright pooch psutil py_mini_racer scipy sphinx"
+    " sphinx_external_toc sympy tensorflow torch tqdm triton".split()
 )
 
 

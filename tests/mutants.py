@@ -29,6 +29,7 @@ LAYERS = "tests/nn/test_layers.py"
 INTEROP = "tests/interop/test_errors.py"
 KINDS = "tests/interop/test_kinds.py"
 PROBES = "tests/probes/test_kinds_of_models.py"
+SYNC = "tests/kernels/test_sync_batch_norm.py"
 VERDICT, OUTCOME = "tests/experiments/engine/test_verdict.py", "test_the_outcome_of_every_interval_and_border"
 
 
@@ -848,6 +849,22 @@ MUTANTS = (
         "probes.untouched",
     ),
     _n(
+        "attributes of objects stay changed",
+        "    if not kind.__flags__ & HEAP_TYPE or isinstance(value, type | ModuleType):\n",
+        "    if True:\n",
+        f"{PROBES}::test_attributes_of_plain_objects_are_put_back",
+        "a model counts its calls in an object of its own, and the check-up counts along",
+        "probes.untouched",
+    ),
+    _n(
+        "a generator of random numbers goes on",
+        "    if isinstance(value, torch.Generator):\n        before = value.get_state()\n",
+        "    if isinstance(value, torch.Generator):\n        return None\n        before = value.get_state()\n",
+        f"{PROBES}::test_random_numbers_of_a_generator_of_its_own_go_on[torch-attribute]",
+        "a run that was looked at draws other numbers than one that was not",
+        "probes.untouched",
+    ),
+    _n(
         "values in tuples stay changed",
         "                    tensor.data.copy_(before)\n",
         "                    pass\n",
@@ -904,6 +921,75 @@ MUTANTS = (
         "tests/experiments/engine/test_multiple.py::test_holm_by_hand",
         "an adjusted value may not be below that of a smaller p",
         "experiments.engine.multiple",
+    ),
+    *(
+        _n(f"synchronized: {name}", old, new, f"{SYNC}::{test}", why, "kernels.sync_batch_norm")
+        for name, old, new, test, why in (
+            (
+                "nothing between the shards",
+                "    return total, start + shift, M2.sum(0) + between",
+                "    return total, start + shift, M2.sum(0)",
+                "test_the_one_batch",
+                "what lies between the means belongs to the variance",
+            ),
+            (
+                "shards weigh the same",
+                "    share = (m.to(mean.dtype) / total).unsqueeze(1)",
+                "    share = torch.ones_like(mean) / len(m)",
+                "test_the_one_batch",
+                "a shard counts by its values",
+            ),
+            (
+                "far from zero",
+                "    total, start = m.sum(), mean[0]",
+                "    total, start = m.sum(), 0 * mean[0] - 2.0**60",
+                "test_merge_far_from_zero",
+                "means are subtracted from one another first",
+            ),
+            (
+                "empty shards count",
+                "    held = m > 0",
+                "    held = m >= 0",
+                "test_merge_takes_no_notice_of_parts_without_values",
+                "what an empty shard holds has no meaning",
+            ),
+            (
+                "sums of the shard alone",
+                "            S1, S2 = sums.chunk(2)",
+                "            sums.chunk(2)",
+                "test_threads_are_one_large_batch[unequal]",
+                "the gradient of x needs the sums over all shards",
+            ),
+            (
+                "gamma learns K times as fast",
+                "        grad_weight = S2.to(weight.dtype) if ctx.needs_input_grad[1] else None",
+                "        if weight is not None and ctx.group:\n            dist.all_reduce(S2, group=ctx.group)\n"
+                "        grad_weight = S2.to(weight.dtype) if ctx.needs_input_grad[1] else None",
+                "test_threads_are_one_large_batch[unequal]",
+                "DistributedDataParallel averages the gradients of the shards",
+            ),
+            (
+                "Bessel of the shard",
+                "        self._track(mean, var * (total / (total - 1)))",
+                "        self._track(mean, var * (len(x) / (len(x) - 0.5)))",
+                "test_threads_are_one_large_batch[unequal]",
+                "the running variance has the global count",
+            ),
+            (
+                "the batch is counted before all agree",
+                "        total, mean, M2 = self._gather(x, error, group)",
+                "        self.num_batches_tracked.add_(1)\n        total, mean, M2 = self._gather(x, error, group)",
+                "test_all_threads_raise_where_one_must",
+                "an error changes nothing",
+            ),
+            (
+                "convert forgets the layer that stands twice",
+                "for name, child in parent._modules.items() if child is not None)",
+                "for name, child in parent.named_children())",
+                "test_convert_and_revert",
+                "one layer in two places is one afterwards",
+            ),
+        )
     ),
 )
 

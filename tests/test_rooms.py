@@ -16,7 +16,8 @@ FLOORS = (  # a file imports from its own room and from floors above it in this 
     {"nn"},
     {"optim", "textbook"},  # the teaching core ends here
     {"models", "probes", "checking"},
-    {"interop", "kernels", "checkup"},
+    {"interop", "kernels"},
+    {"checkup"},
     {"train"},
     {"experiments"},
     {"checking.chapters"},
@@ -115,3 +116,15 @@ def test_the_core_needs_numpy_alone():
                 first = name.partition(".")[0]
                 known = first in sys.stdlib_module_names or first == "numpy"
                 assert known or (path.name == "plotting.py" and first == "matplotlib"), f"{path}: {name}"
+
+
+def test_the_kernels_ask_for_nothing_before_they_are_used():
+    """The room is a docstring; Triton, which few have, is asked for in files of its own with an underscore alone."""
+    room_of = PACKAGE / "kernels"
+    (docstring,) = ast.parse((room_of / "__init__.py").read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    for path in room_of.glob("*.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        names = [a.name for node in body if isinstance(node, ast.Import) for a in node.names]
+        names += [node.module for node in body if isinstance(node, ast.ImportFrom) and not node.level]
+        assert path.name.startswith("_") or not any(name.partition(".")[0] == "triton" for name in names), path

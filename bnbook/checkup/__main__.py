@@ -156,7 +156,7 @@ def main(words: list[str] | None = None) -> int:
 def _report(target: str, ignore: list[str]) -> Report:
     if target.lower().endswith(".onnx"):
         try:
-            return checkup_onnx(target, ignore)
+            return checkup_onnx(target, ignore=ignore)
         except NotReadable as error:
             raise CannotLoad(" ".join(str(error).split())) from error
     function = load(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..kernels.sync_batch_norm import SyncBatchNorm
 from ..probes.untouched import on_copies
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
@@ -27,14 +28,18 @@ from .trials import (
     batch_of,
     hooked,
     moments,
+    numbers,
     unchanged,
     wide,
 )
 
+SYNCHRONIZED = (nn.SyncBatchNorm, SyncBatchNorm)
 MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
+APART, TOO_FAR = 0.1, 0.3  # standard deviations: batches that are less apart are alike, and what fits them is known
+DEPENDENT = 10  # examples of batches whose tensors are of several lengths, as nodes of a graph, that count as one
 ROUNDING_IN_HALF = 0.3  # standard deviations of the outputs: a pair that is folded in half precision changes less
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
 
@@ -62,6 +67,11 @@ def checkup(
     of a channel, as of a column that is rarely not 0, only these count. A single channel may be off by more,
     1.5 + (1 + √(2 ln C))/√n for n of them and C channels.
 
+    Batches are alike unless a one-way analysis of variance of their examples' means says otherwise: F over all
+    channels, or of one, is more than 3 + √(2 ln t) normal deviations beyond chance, for t such tests, and the batches
+    are more than 0.1 standard deviations of the values apart. Where they are more than 0.3 apart, none of the distances
+    above is judged.
+
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
             training mode counts as frozen.
@@ -74,8 +84,8 @@ def checkup(
 
     Raises:
         TypeError: a model that is no torch module, batches that are one tensor, an optimizer that is none.
-        ModelError: a ValueError: a compiled, scripted, quantized or lazy model; one that returns no tensor; the error
-            that the model raises on a batch.
+        ModelError: a ValueError: a compiled model (one by `model.compile()` is looked into), a scripted, quantized or
+            lazy one; one that returns no tensor; the error that the model raises on a batch.
         ValueError: an unknown code to ignore, a batch without examples.
     """
     if not isinstance(model, nn.Module):
@@ -143,12 +153,14 @@ def _findings(
     model: nn.Module, batches: list[Batch], handed: dict[str, Handed]
 ) -> tuple[list[Finding], dict[str, nn.Module], list[Distance], int]:
     trials = Trials(model, batches)
+    for module in model.modules():
+        module._compiled_call_impl = None  # hooks would compile each of them anew
     model.train()
     stay = {name for name, layer in trials.layers.items() if not layer.training}
     frozen = {name for name in trials.layers if handed[""].training and not handed[name].training} | stay
     trials.frozen = frozen
     found = list(_of_state(trials, handed))
-    if not batches or not trials.layers:
+    if not batches:
         return found, trials.layers, [], _examples(batches)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     trials.batches = _tried(lambda: [batch.to(device) for batch in batches])
@@ -157,11 +169,11 @@ def _findings(
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     examples = _examples(trials.batches)
     found += _calls(seen, examples)
-    unlike = list(_unlike(seen))
+    unlike, too_far = _unlike(seen, trials.batches)
     found += unlike
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
-    if not unlike:
+    if not too_far:
         found += _far([d for d in distances if d.layer not in known], examples)
     healthy = all(bool(output.isfinite().all()) for output in outputs) or _masked(trials, outputs)
     with trials.evaluating():  # a model that draws random numbers in evaluation says something else every time
@@ -171,7 +183,7 @@ def _findings(
     elif not healthy and not any(f.code == "BN102" for f in found):
         broken = sum(not output.isfinite().all() for output in outputs)
         found.append(_finding("BN109", "", broken, f"NaN or infinite outputs for {broken} of {len(outputs)} batches"))
-    found += _in_training(trials, seen, outputs, judged=steady and not unlike)
+    found += _in_training(trials, seen, outputs, judged=steady and not too_far)
     if steady:
         found += _pairs(trials)
     return found, trials.layers, distances, examples
@@ -312,7 +324,7 @@ def _of_wrappers(
     model: nn.Module, inner: nn.Module, layers: dict[str, nn.Module], distances: list[Distance]
 ) -> Iterator[Finding]:
     if isinstance(model, nn.parallel.DistributedDataParallel) and (size := torch.distributed.get_world_size()) > 1:
-        alone = [name for name, layer in layers.items() if not isinstance(layer, nn.SyncBatchNorm)]
+        alone = [name for name, layer in layers.items() if not isinstance(layer, SYNCHRONIZED)]
         if alone:
             message = f"{len(alone)} layers normalize with the part of one of {size} processes"
             yield _finding("BN402", "", size, message)
@@ -424,24 +436,74 @@ def _factor(logarithm: float) -> str:
     return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
-def _unlike(seen: dict[str, Watched]) -> Iterator[Finding]:
-    """One-way analysis of variance of the examples' means between the batches, at the layer where it is largest."""
-    worst, where, allowed = 0.0, "", 0.0
+def _unlike(seen: dict[str, Watched], batches: Sequence[Batch]) -> tuple[list[Finding], bool]:
+    """One-way analysis of variance of the examples' means between the batches, at the layer where it says most.
+
+    Over all channels the mean of their F, each about 1 by chance; and a single channel, which alone counts where it
+    makes most of that. What is found has to be unlikely, and as large as APART. Whether it is too large for a judgement
+    of the running statistics is returned, too.
+    """
+    worst, answer = 1.0, None
     for name, layer in seen.items():
         groups = [call.means for call in layer.seen[:: max(1, layer.calls)]]
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        sizes = torch.tensor([len(g) for g in groups], dtype=torch.float64)
-        means = torch.stack([g.mean(0) for g in groups])
-        within = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups) / (sizes.sum() - len(groups))
-        center = (sizes[:, None] * means).sum(0) / sizes.sum()
-        between = (sizes[:, None] * (means - center) ** 2).sum(0) / (len(groups) - 1)
-        ratio = float((between / within.clamp_min(1e-12))[within > 1e-12].median()) if (within > 1e-12).any() else 0.0
-        if ratio > worst:
-            worst, where, allowed = ratio, name, 1 + 6 * math.sqrt(2 / (len(groups) - 1))
-    if worst > allowed > 0:
-        message = f"the means of the batches vary {worst:.0f} times as much as those of batches drawn at random would"
-        yield _finding("BN401", where, worst, f"{message} (allowed {allowed:.1f})")
+        rows = 1.0  # of one example, taken as alike
+        if len(groups) == len(batches):
+            rows = max(len(g) / (batch.size or len(g)) for g, batch in zip(groups, batches, strict=True))
+            rows *= 1 if all(batch.agreed for batch in batches) else DEPENDENT
+        for found in _variance_between(groups, rows, layer.moments.variance, len(seen)):
+            if min(found.z / found.allowed, found.size / APART) > worst:
+                worst, answer = min(found.z / found.allowed, found.size / APART), (name, found)
+    if answer is None:
+        return [], False
+    name, found = answer
+    where = "" if found.channel is None else f" of channel {found.channel}"
+    message = f"the means{where} of the batches vary {found.ratio:.0f} times as much as those of batches drawn at"
+    message += f" random would, by {found.size:.2f} standard deviations of the values (allowed {APART:.2f})"
+    return [_finding("BN401", name, found.ratio, message)], found.size > TOO_FAR
+
+
+class Between(NamedTuple):
+    """How unlike batches are: the ratio of variances F, as a normal variable and beyond which that is no chance; and
+    the standard deviation of the batches' means, without that of chance, in standard deviations of the values."""
+
+    ratio: float
+    z: float
+    allowed: float
+    size: float
+    channel: int | None
+
+
+def _variance_between(groups: list[Tensor], rows: float, variance: Tensor, layers: int) -> Iterator[Between]:
+    counts = torch.tensor([len(g) for g in groups], dtype=torch.float64)
+    means = torch.stack([g.mean(0) for g in groups])
+    apart_by, examples = len(groups) - 1, float(counts.sum()) / rows - len(groups)
+    rest = torch.cat([g - mean for g, mean in zip(groups, means, strict=True)])
+    within = rest.square().sum(0) / (counts.sum() - len(groups))
+    live = within > 1e-12
+    if not live.any() or examples < 2:
+        return
+    center = (counts[:, None] * means).sum(0) / counts.sum()
+    between = (counts[:, None] * (means - center) ** 2).sum(0) / apart_by / rows
+    ratio = between[live] / within[live]
+    size = ((between - within).clamp_min(0)[live] / (counts.mean() / rows) / variance[live].clamp_min(1e-12)).sqrt()
+    unit = (rest[:, live] / within[live].sqrt())[:: max(1, len(rest) // 512)]
+    gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+    channels = len(ratio) ** 2 / float((gram / len(unit)).square().sum())  # as many independent ones scatter as much
+    together = _normal(ratio.mean(), apart_by * max(1.0, channels), examples)
+    beyond = [3 + math.sqrt(2 * math.log(tests)) for tests in (layers, layers * len(ratio))]
+    one = int(ratio.argmax())
+    if ratio[one] - 1 < (ratio - 1).sum() / 2:
+        yield Between(float(ratio.mean()), float(together), beyond[0], float(size.square().mean().sqrt()), None)
+    alone = _normal(ratio[one], apart_by, examples)
+    yield Between(float(ratio[one]), float(alone), beyond[1], float(size[one]), int(live.nonzero()[one]))
+
+
+def _normal(ratio: Tensor, above: float, below: float) -> Tensor:
+    """A variable of the distribution F as a normal one, by Paulson's approximation."""
+    a, b, root = 2 / (9 * above), 2 / (9 * below), ratio ** (1 / 3)
+    return ((1 - b) * root - (1 - a)) / (a + b * root**2).sqrt()
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------
@@ -491,21 +553,23 @@ def _companions(trials: Trials) -> Iterator[Finding]:
         except Exception:  # half of this batch is no batch
             return
         kept.append(calls)
-    if [len(output) for output in outputs] != [half, batch.size]:
-        return  # not one answer for each example
-    change = apart(outputs[0], outputs[1][:half])
-    if change > SAME:
-        alone, among = kept
-        guilty = [
-            name
-            for name in alone.keys() & among.keys()
-            if alone[name][0].shape == among[name][0].shape
-            and apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
-        ]
-        layer = next((name for name in trials.layers if name in guilty), "")
+    alone, among = kept
+    guilty = [
+        name
+        for name in alone.keys() & among.keys()
+        if apart(alone[name][0], among[name][0]) <= SAME < apart(alone[name][1], among[name][1])
+    ]
+    layer = next((name for name in trials.layers if name in guilty), "")
+    if [len(output) for output in outputs] == [half, batch.size] and outputs[0].shape[1:] == outputs[1].shape[1:]:
+        change, of = apart(outputs[0], outputs[1][:half]), "outputs"
         if not layer and batch.agreed != batch.size:
             return  # of tensors of several lengths (a graph's nodes and edges) a part may be no part of the batch
-        message = f"with other examples beside them, outputs change by {change:.2g} of their standard deviation"
+    elif layer:  # not one answer for each example
+        change, of = apart(alone[layer][1], among[layer][1]), "outputs of the layer"
+    else:
+        return
+    if change > SAME:
+        message = f"with other examples beside them, {of} change by {change:.2g} of their standard deviation"
         yield _finding("BN107", layer, change, message)
 
 
@@ -538,7 +602,7 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
         if momentum is not None and before[name] and all(map(torch.equal, before[name], after[name])):
             message = f"momentum={momentum:g}: batches in training moved no statistic"
             yield _finding("BN103", name, momentum, message)
-    if judged and not any(isinstance(layer.module, nn.SyncBatchNorm) for layer in active.values()):
+    if judged and not any(isinstance(layer.module, SYNCHRONIZED) for layer in active.values()):
         smallest = min(batch.size or 1 for batch in trials.batches)
         carried = (_carriers(layer, 10**9) / len(trials.batches) for layer in active.values() if layer.moments)
         yield from _gap(outputs, with_batch, max(1.0, min(smallest, *carried)))
@@ -554,11 +618,12 @@ def _gap(evaluated: list[Tensor], with_batch: list[Tensor], examples: float) -> 
         one, other = torch.cat(evaluated), torch.cat(with_batch)
     except RuntimeError:  # outputs of different shapes
         return
-    gap = apart(other, one)
+    gap = apart(other, one) if one.shape == other.shape else 0.0
     if gap > limit(examples):
         labels = ""
         if one.ndim == 2 and one.shape[1] > 1:
-            labels = f"; {float((one.argmax(1) != other.argmax(1)).float().mean()):.0%} of the labels change"
+            changed = float((one.argmax(1) != other.argmax(1)).float().mean())
+            labels = f"; for {changed:.0%} of the examples another output is the largest"
         message = f"outputs with the statistics of the batch are {gap:.2f} standard deviations away from those with"
         yield _finding("BN106", "", gap, f"{message} the running ones (allowed {limit(examples):.2f}){labels}")
 
@@ -606,11 +671,11 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
         else:
             candidates.append(pair)
     with trials.evaluating():
-        whole = trials.run(batch)
+        whole = numbers(trials.outputs(batch))
 
         def change(group: list) -> float:
             with folded(trials, group):
-                return apart(trials.run(batch), whole)
+                return max(map(apart, numbers(trials.outputs(batch)), whole))
 
         good = unchanged(candidates, lambda group: change(group) < SAME)
         for pair in candidates:

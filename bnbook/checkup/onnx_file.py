@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .check import codes_of
 from .findings import Finding, Report, in_order
 from .rules import RULES, Severity
 
@@ -19,17 +20,26 @@ class NotReadable(ValueError):
     """There is no ONNX model to read, and why."""
 
 
-def checkup_onnx(path: str | Path, ignore: list[str] = []) -> Report:  # noqa: B006 (only read)
+def checkup_onnx(path: str | Path, *, ignore: str | Collection[str] = ()) -> Report:
     """Look for what is wrong with the BatchNormalization nodes of an ONNX file, without running it.
 
     Found are statistics that are no numbers (BN102) or were never updated (BN101), nodes that take the statistics of
     the batch also when the model is used (BN107, training_mode=1), half precision (BN108), dead γ (BN303), and which
     nodes can be folded into what makes their input (BN501, BN503) or cannot (BN502). Layers have the names of nodes.
 
+    A single channel with an extreme mean, variance or scale is no finding: sound networks have channels whose variance
+    is millions of times smaller than that of others, and only inputs tell a wrong one. `checkup` compares it with them.
+
+    Args:
+        path: of the file.
+        ignore: codes of findings that are not to be reported, as in `checkup`.
+
     Raises:
+        ValueError: an unknown code to ignore.
         NotReadable: a ValueError: the package onnx is missing; no such file, no ONNX, a truncated one, or one whose
             external data is not there.
     """
+    ignore = codes_of(ignore)
     model = _loaded(Path(path))
     found, layers = [], []
     for graph in _graphs(model.graph):
@@ -50,7 +60,9 @@ def checkup_onnx(path: str | Path, ignore: list[str] = []) -> Report:  # noqa: B
             if maker is not None and maker.op_type in FOLDS:
                 pairs.append((name, maker, _why_not(node, maker, values, tensors, uses)))
         found += _pairs(pairs)
-    return Report(in_order((f for f in found if f.code not in ignore), layers), tuple(layers), 0, (), tuple(ignore))
+    return Report(
+        in_order((f for f in found if f.code not in ignore), layers), tuple(layers), 0, (), tuple(sorted(ignore))
+    )
 
 
 def _loaded(path: Path) -> Any:

@@ -27,8 +27,17 @@ _HAND = "book/03_inference.html#running-statistics-by-hand"
 _LAYER = "book/05_layer.html#the-layer"
 _DECAY = "book/12_scale_invariance.html#weight-decay-and-what-it-does-here"
 _DROPOUT = "book/16_placement.html#dropout-in-front"
-_PLACE = "book/16_placement.html#what-else-the-place-changes"
+_FOLDING = "book/23_folding.html#a-tool-that-refuses"
+_TOOLS = "book/23_folding.html#what-the-tools-do-today"
+_SHARDS = "book/24_devices.html#a-batch-in-shards"
+_OTHERS = "book/24_devices.html#what-others-do"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
+
+_INFINITE = "book/20_statistics.html#one-infinite-pixel-and-a-step-that-is-skipped"
+_WRONG = "book/20_statistics.html#find-your-case"
+_FROZEN = "book/20_statistics.html#frozen-or-half-frozen"
+_AVERAGED = "book/20_statistics.html#averaged-weights-statistics-of-others"
+_STANDS_STILL = "book/21_numerics.html#running-averages-that-stand-still"
 
 _ALL: tuple[Rule, ...] = (
     Rule(
@@ -50,7 +59,7 @@ _ALL: tuple[Rule, ...] = (
         " never forgets it: gradient scaling skips the update of the weights, but not that of the statistics."
         " Evaluation then returns NaN whatever comes in.",
         "reset_running_stats() of the layer, then update_bn over clean batches; look for the batch that did it.",
-        _RECALIBRATION,
+        _INFINITE,
     ),
     Rule(
         "BN103",
@@ -80,7 +89,7 @@ _ALL: tuple[Rule, ...] = (
         " or the batches are of another kind than the training data: from the model alone the two look the same.",
         "Prepare these batches as in training. If they are right: update_bn over some hundred of them, then compare"
         " the accuracy.",
-        _RECALIBRATION,
+        _WRONG,
     ),
     Rule(
         "BN106",
@@ -107,7 +116,7 @@ _ALL: tuple[Rule, ...] = (
         "A moving average in float16 or bfloat16 stops moving where a step is less than half of the last digit: with"
         " bfloat16 and momentum 0.001 it stalls at a third of the way to a mean of 3.",
         "Keep the layer in float32 (`layer.float()`); autocast does so by itself.",
-        _MOMENTUM,
+        _STANDS_STILL,
     ),
     Rule(
         "BN109",
@@ -170,7 +179,7 @@ _ALL: tuple[Rule, ...] = (
         "frozen statistics, learning γ and β",
         "The statistics stand still while γ and β go on learning: often the wish was to freeze the whole layer.",
         "To freeze all of it: requires_grad_(False) for its weight and bias, beside eval().",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN302",
@@ -179,7 +188,7 @@ _ALL: tuple[Rule, ...] = (
         "requires_grad=False stops the optimizer, not the running statistics: in training mode they follow the new"
         " data, and a network that was meant to stay as it was changes.",
         "Call eval() of these layers after each train() of the model, or let γ and β learn.",
-        _MODES,
+        _FROZEN,
     ),
     Rule(
         "BN303",
@@ -206,7 +215,8 @@ _ALL: tuple[Rule, ...] = (
         "The means of these batches differ by far more than batches drawn at random would: sorted by class, by source"
         " or by time. In training the layer then removes what tells the batches apart; in evaluation their average fits"
         " none of them.",
-        "Shuffle before batching. While this holds, BN105 and BN106 cannot be judged and are not.",
+        "Shuffle before batching. Where they are more than 0.3 standard deviations apart, BN105 and BN106 cannot be"
+        " judged and are not.",
         _FORGOTTEN,
     ),
     Rule(
@@ -215,8 +225,9 @@ _ALL: tuple[Rule, ...] = (
         "statistics of one device under data parallelism",
         "Each process normalizes with its own part of the batch, and the statistics that are saved are those of the"
         " first.",
-        "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) before wrapping, where the part of a device is small.",
-        _NOISE,
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) before wrapping, where the part of a device is small; on"
+        " CPUs bnbook.kernels.sync_batch_norm.convert(model).",
+        _SHARDS,
     ),
     Rule(
         "BN403",
@@ -224,8 +235,8 @@ _ALL: tuple[Rule, ...] = (
         "SyncBatchNorm on a CPU",
         "PyTorch's layer works on GPUs only: without a process group it is an ordinary layer, with one it raises in"
         " training.",
-        "BatchNorm1d, 2d or 3d for training on a CPU.",
-        _LAYER,
+        "bnbook.kernels.sync_batch_norm.convert(model) for several processes on CPUs; BatchNorm1d, 2d or 3d for one.",
+        _OTHERS,
     ),
     Rule(
         "BN404",
@@ -234,7 +245,7 @@ _ALL: tuple[Rule, ...] = (
         "torch.optim.swa_utils.AveragedModel averages parameters and copies buffers: the statistics belong to the last"
         " weights, not to the average.",
         "update_bn(batches, averaged_model), or AveragedModel(..., use_buffers=True) for a fast average.",
-        _RECALIBRATION,
+        _AVERAGED,
     ),
     Rule(
         "BN501",
@@ -242,8 +253,8 @@ _ALL: tuple[Rule, ...] = (
         "pairs that can be folded",
         "In evaluation the layer multiplies by a constant and adds one: it was put into the weights before it, and the"
         " outputs stayed the same.",
-        "For deployment: torch.nn.utils.fusion.fuse_conv_bn_eval and fuse_linear_bn_eval; or let the exporter do it.",
-        _MODES,
+        "For deployment: folded, report = bnbook.interop.fold(model.eval(), batch); or let the exporter do it.",
+        _FOLDING,
     ),
     Rule(
         "BN502",
@@ -253,7 +264,7 @@ _ALL: tuple[Rule, ...] = (
         " weights are used more than once or are computed from others, or their output is used elsewhere, or the"
         " channels are on another axis, or the layer does more than normalize.",
         "Leave it as it is; check what a tool that folds by itself has done with it.",
-        _PLACE,
+        _TOOLS,
     ),
     Rule(
         "BN503",
@@ -261,8 +272,8 @@ _ALL: tuple[Rule, ...] = (
         "a transposed convolution that tools fold wrongly",
         "It can be folded, and was, by hand; fuse_conv_bn_eval scales another axis unless it is told that the"
         " convolution is transposed, and does not know groups.",
-        "Fold along axis 1 of the weights, group by group, and compare the outputs.",
-        _PLACE,
+        "bnbook.interop.fold(model.eval(), batch), which folds along axis 1 of the weights, group by group.",
+        _FOLDING,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -11,27 +12,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..interop.torch_folding import WEIGHTED, is_batch_norm
 from ..probes.untouched import tensors
 
 FEW = 4  # examples of the trials in which weights are changed
 SAME = 1e-3  # outputs that differ by less, relative to their spread, are the same
 FLAT = 1e-3  # of their size: outputs that vary by less are the same for all examples
 ROUNDED = 1e-6  # of a mean: a standard deviation below is that of rounding
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class ModelError(ValueError):
     """The model cannot be checked, or has raised an error on a batch."""
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """Batch normalization, of torch or any other class that keeps a running mean and variance as it does."""
-    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-        return False
-    kept = [getattr(module, name, None) for name in ("running_mean", "running_var")]
-    return isinstance(module, _BatchNorm) or all(isinstance(tensor, Tensor) for tensor in kept)
 
 
 @dataclasses.dataclass
@@ -58,9 +50,10 @@ class Batch:
         return tensors([self.args, self.kwargs])
 
     def first(self, number: int) -> Batch:
-        """The first examples alone; tensors of another length are no examples."""
-        size = self.size
-        return _mapped(self, lambda tensor: tensor[:number] if tensor.ndim and len(tensor) == size else tensor)
+        """The first examples alone; tensors and lists of another length are no examples."""
+        args = tuple(_cut(value, self.size, number) for value in self.args)
+        kwargs = {name: _cut(value, self.size, number) for name, value in self.kwargs.items()}
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
 
     def to(self, device: torch.device) -> Batch:
         return _mapped(self, lambda tensor: tensor.to(device))
@@ -72,11 +65,16 @@ class Batch:
     def count(self, arrived: Collection[int]) -> None:
         """Count the examples by how many arrived at the layers, call by call.
 
-        The tensors are believed where they agree and the layers see as many, or several of each (tokens, regions);
-        else the first tensor that is as long as what arrives; else the least that arrives.
+        The tensors are believed where they agree and the layers see as many; else a list of as many, of images say;
+        else tensors that agree where the layers see several of each (tokens, regions); else the first tensor that is as
+        long as what arrives; else the least that arrives.
         """
         agreed = self.agreed
-        if not arrived or (agreed and (agreed in arrived or all(number % agreed == 0 for number in arrived))):
+        if not arrived or agreed in arrived:
+            return
+        lists = [len(value) for value in (*self.args, *self.kwargs.values()) if type(value) in (tuple, list)]
+        self.examples = next((length for length in lists if length in arrived), None)
+        if self.examples or (agreed and all(number % agreed == 0 for number in arrived)):
             return
         lengths = [len(tensor) for tensor in self.tensors() if tensor.ndim]
         self.examples = next((length for length in lengths if length in arrived), min(arrived))
@@ -160,11 +158,15 @@ class Trials:
         self.arrived: dict[str, tuple[int, int, torch.dtype]] = {}
 
     def run(self, batch: Batch) -> Tensor:
-        """The output, or the first tensor of real numbers in it; the model may change the inputs that it is given."""
+        """The output, or the first tensor of real numbers in it."""
+        return output_of(self.outputs(batch))
+
+    def outputs(self, batch: Batch) -> Any:
+        """All that the model returns; it may change the inputs that it is given."""
         batch = _mapped(batch, torch.clone)
         try:
             with torch.set_grad_enabled(self.grad):
-                return output_of(self.model(*batch.args, **batch.kwargs))
+                return self.model(*batch.args, **batch.kwargs)
         except SystemExit as error:
             raise ModelError(f"the model raises SystemExit on a batch: {error}") from error
 
@@ -253,7 +255,7 @@ class Trials:
 
         def hooks() -> Iterator[Any]:
             for name, module in self.model.named_modules():
-                if isinstance(module, WEIGHTED):
+                if isinstance(module, tuple(WEIGHTED)):
                     yield module.register_forward_hook(keep(name))
             for name, module in self.layers.items():
                 yield module.register_forward_pre_hook(look(name), with_kwargs=True)
@@ -280,8 +282,13 @@ def apart(a: Tensor, b: Tensor) -> float:
 
     Infinite values that both have in the same places, as masks put them there, are no difference. Where the second is
     flat, its standard deviation counts as FLAT of the larger root mean square: else rounding would be many of them.
+    Of other shapes they are infinitely far apart.
     """
+    if a.shape != b.shape:
+        return math.inf
     a, b = wide(a), wide(b)
+    if not b.ndim:
+        a, b = a.reshape(1), b.reshape(1)
     masked = a.isinf() & (a == b)
     a, b = a.masked_fill(masked, 0.0), b.masked_fill(masked, 0.0)
     spread = _rms(b - b.mean(0, keepdim=True)) if len(b) > 1 else _rms(b)
@@ -318,10 +325,14 @@ def arriving(args: tuple, kwargs: dict) -> Tensor | None:
 
 def output_of(value: Any) -> Tensor:
     """The first tensor of real numbers in what a model returns; a loss that stands beside it only where it is alone."""
-    found = [tensor.detach().clone() for tensor in tensors(value) if tensor.is_floating_point()]
-    for tensor in sorted(found, key=lambda tensor: tensor.ndim == 0):
+    for tensor in sorted(numbers(value), key=lambda tensor: tensor.ndim == 0):
         return tensor if tensor.ndim else tensor.reshape(1)
     raise ModelError(f"the model returns no tensor of real numbers, but a {type(value).__name__}")
+
+
+def numbers(value: Any) -> list[Tensor]:
+    """The tensors of real numbers in what a model returns."""
+    return [tensor.detach().clone() for tensor in tensors(value) if tensor.is_floating_point()]
 
 
 @contextmanager
@@ -331,6 +342,19 @@ def hooked(handles: Iterable[Any]) -> Iterator[None]:
         for handle in handles:
             stack.callback(handle.remove)
         yield
+
+
+def _cut(value: Any, size: int | None, number: int) -> Any:
+    """The first so many where there are as many as examples: rows of a tensor, or entries of a list of examples."""
+    if isinstance(value, Tensor):
+        return value[:number] if value.ndim and len(value) == size else value
+    if isinstance(value, Mapping):
+        return {name: _cut(part, size, number) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        rows = any(tensor.ndim and len(tensor) == size for tensor in tensors(value))
+        examples = len(value) == size and not rows and all(isinstance(part, Tensor | Mapping) for part in value)
+        return value[:number] if examples else type(value)(_cut(part, size, number) for part in value)
+    return value
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

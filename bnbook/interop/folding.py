@@ -130,6 +130,8 @@ def fold(model: Any, example: Any = None) -> tuple[Any, FoldReport]:
     A layer goes into the convolution or fully connected layer whose output goes to it alone; else into those behind it
     that get its output and pad nothing with zeros. Who calls whom is read from `torch.fx`; where that cannot follow a
     model, from a run on the example, and then every pair is tried with another scale and shift before it is folded.
+    So are layers of other classes: a convolution with a forward of its own, a layer with running statistics whose scale
+    and shift are measured. What hands its input on unchanged, as a dropout does in evaluation, may stand between.
     What cannot be folded is kept, and the report says why. In the copy of a torch model `Identity` stands where a
     folded layer was; from that of a `Sequential` of `bnbook.nn` the layer is gone.
 
@@ -137,7 +139,7 @@ def fold(model: Any, example: Any = None) -> tuple[Any, FoldReport]:
         model: a torch model, or a `Sequential` of `bnbook.nn`, in evaluation.
         example: an input (a tuple: several; a dictionary: by their names) on which the outputs are compared. Needed
             where a fully connected layer is followed by batch normalization, since (N, C) and (N, C, L) differ in what
-            is a channel, and where `torch.fx` cannot follow the model.
+            is a channel, for layers of other classes, and where `torch.fx` cannot follow the model.
 
     Returns:
         the copy, and a `FoldReport`.

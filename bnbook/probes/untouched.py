@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import CellType, FunctionType, MethodType, SimpleNamespace
+from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +87,10 @@ def random_states() -> Iterator[None]:
 
 
 def held(model: Any) -> list[Any]:
-    """The model and what it holds: attributes, and what is in lists, dictionaries, dataclasses and closures of them."""
+    """The model and what it holds: attributes of it and of other objects, what is in containers and closures of them.
+
+    Not what classes, modules of Python, files and iterators hold, nor the objects of CLOSED.
+    """
     found: dict[int, Any] = {}
     to_do = [model]
     while to_do:
@@ -98,57 +101,147 @@ def held(model: Any) -> list[Any]:
     return list(found.values())
 
 
+CLOSED = ("torch._", "torch.fx.", "torch.export.", "torch.utils.data.", "logging", "threading")
+"""Modules of Python: an object of their classes, or of one that inherits from them, is none of a model's own state."""
+
+HEAP_TYPE = 1 << 9  # among the flags of a class: it was made by a class statement
+
+
 def _parts(value: Any) -> list[Any] | None:
     """What is in a value; None for one that holds nothing and cannot change, or into which is not looked."""
     import torch
 
-    if isinstance(value, torch.Tensor | np.ndarray):
+    if isinstance(value, torch.Tensor | np.ndarray | torch.Generator | np.random.BitGenerator | np.random.RandomState):
         return []
+    if isinstance(value, np.random.Generator):
+        return [value.bit_generator]
+    if isinstance(value, CellType):
+        return [value.cell_contents] if _filled(value) else []
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    parts, attributes, slots = _content(value), _attributes(value), _slots(value)
+    if parts is None and attributes is None and not slots:
+        return None
+    kept = [slot.__get__(value) for slot in slots if _is_set(slot, value)]
+    return [*(parts or ()), *kept, *([] if attributes is None else [attributes])]
+
+
+def _content(value: Any) -> list[Any] | None:
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list | tuple | set | frozenset | deque):
         return list(value)
     if isinstance(value, FunctionType):
         return [*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-    if isinstance(value, CellType):
-        return [value.cell_contents] if _filled(value) else []
-    if isinstance(value, MethodType):
-        return [value.__self__, value.__func__]
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
-    if isinstance(value, torch.nn.Module | SimpleNamespace):
-        return [vars(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, name, None) for name in _fields(value)] + [getattr(value, "__dict__", None)]
     return None
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    """The dictionary of the attributes of an object or a function."""
+    if isinstance(value, FunctionType | SimpleNamespace):
+        return vars(value)
+    if not _is_open(value):
+        return None
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return attributes if type(attributes) is dict else None
+
+
+def _slots(value: Any) -> list[Any]:
+    """The descriptors of what an object keeps in `__slots__`."""
+    classes = [kind for kind in type(value).__mro__ if "__slots__" in vars(kind)] if _is_open(value) else []
+    return [slot for kind in classes for slot in vars(kind).values() if isinstance(slot, MemberDescriptorType)]
+
+
+def _is_set(slot: Any, value: Any) -> bool:
+    try:
+        slot.__get__(value)
+    except AttributeError:
+        return False
+    return True
+
+
+def _is_open(value: Any) -> bool:
+    """Whether the class of an object was written in Python and may hold the state of a model."""
+    import torch
+
+    if isinstance(value, torch.nn.Module):
+        return True
+    kind = type(value)
+    if not kind.__flags__ & HEAP_TYPE or isinstance(value, type | ModuleType):
+        return False
+    return not any(parent.__module__.startswith(CLOSED) for parent in kind.__mro__)
 
 
 def _restorer(value: Any) -> Callable[[], None] | None:
-    """What puts the content of a container back as it is now."""
+    """What puts the content of a value back as it is now."""
+    import torch
+
     if isinstance(value, np.ndarray):
         before = value.copy()
         return lambda: None if not value.flags.writeable else np.copyto(value, before)
-    if isinstance(value, dict):
-        entries = list(value.items())  # one by one: the `update` of a Counter counts
-        return lambda: (value.clear(), [value.__setitem__(key, entry) for key, entry in entries])
-    if isinstance(value, set | deque):
-        before = list(value)
-        put_back = value.extend if isinstance(value, deque) else value.update
-        return lambda: (value.clear(), put_back(before))
-    if isinstance(value, list):
-        before = list(value)
-        return lambda: value.__setitem__(slice(None), before)
+    if isinstance(value, torch.Generator):
+        before = value.get_state()
+        return lambda: value.set_state(before)
+    if isinstance(value, np.random.BitGenerator):
+        before = value.state
+        return lambda: setattr(value, "state", before)
+    if isinstance(value, np.random.RandomState):
+        before = value.get_state()
+        return lambda: value.set_state(before)
     if isinstance(value, CellType) and _filled(value):
         before = value.cell_contents
         return lambda: setattr(value, "cell_contents", before)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not hasattr(value, "__dict__"):
-        before = {name: getattr(value, name) for name in _fields(value) if hasattr(value, name)}
-        return lambda: [object.__setattr__(value, name, content) for name, content in before.items()]
+    parts = [_content_restorer(value), _slots_restorer(value)]
+    if isinstance(value, random.Random):
+        state = value.getstate()
+        parts.append(lambda: value.setstate(state))
+    parts = [part for part in parts if part]
+    return (lambda: [put_back() for put_back in parts]) if parts else None
+
+
+def _content_restorer(value: Any) -> Callable[[], None] | None:
+    """Only what changed is written again: other threads may read it."""
+    if isinstance(value, dict):
+        entries = list(value.items())
+
+        def put_back() -> None:
+            now = list(value.items())
+            if len(now) != len(entries) or any(
+                a is not c or b is not d for (a, b), (c, d) in zip(now, entries, strict=True)
+            ):
+                value.clear()
+                for key, entry in entries:  # one by one: the `update` of a Counter counts
+                    value[key] = entry
+
+        return put_back
+    if isinstance(value, set | deque):
+        before = list(value)
+        add = value.extend if isinstance(value, deque) else value.update
+        return lambda: (value.clear(), add(before))
+    if isinstance(value, list):
+        before = list(value)
+        return lambda: value.__setitem__(slice(None), before)
     return None
 
 
-def _fields(value: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(value)]
+def _slots_restorer(value: Any) -> Callable[[], None] | None:
+    slots = _slots(value)
+    before = [(slot, slot.__get__(value)) for slot in slots if _is_set(slot, value)]
+    empty = [slot for slot in slots if not _is_set(slot, value)]
+
+    def put_back() -> None:
+        for slot, content in before:
+            slot.__set__(value, content)
+        for slot in empty:
+            if _is_set(slot, value):
+                slot.__delete__(value)
+
+    return put_back if slots else None
 
 
 def _filled(cell: CellType) -> bool:

@@ -192,6 +192,40 @@ def _() -> nn.Module:
     return model
 
 
+class Function(nn.Module):
+    """No layer at all: PyTorch's function, which is told to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 8, 3), nn.Sequential(*models.head(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(F.batch_norm(self.conv(x), None, None, training=True)))
+
+
+@fault("BN107", "statistics of the batch, by function")
+def _() -> nn.Module:
+    return models.trained(Function())
+
+
+class Listed(nn.Module):
+    """Takes a list of images and returns a list of answers, as detectors do."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return [{"scores": scores} for scores in self.body(torch.stack(images))]
+
+
+@fault("BN107", "without running statistics, images in a list")
+def _() -> Case:
+    model = models.residual()
+    model[1] = nn.BatchNorm2d(16, track_running_stats=False)
+    return Listed(models.trained(model)), [(list(x),) for x in models.batches()], None
+
+
 @fault("BN107", "left in training mode")
 def _() -> nn.Module:
     model = network().eval()
@@ -326,6 +360,23 @@ def _() -> Case:
 def _() -> Case:
     first, second, *_ = models.batches()
     return network(), [first, second + 1.5], None
+
+
+@fault("BN401", "half a standard deviation between two batches")
+def _() -> Case:
+    first, second = models.batches(2, 100)
+    return network(), [first, second + 0.5], None
+
+
+@fault("BN401", "one unit that tells the batches apart")
+def _() -> Case:
+    row = nn.Sequential(nn.Flatten(), nn.Linear(196, 32, bias=False), nn.BatchNorm1d(32), nn.Linear(32, 10))
+    models.trained(row)
+    first, second = models.batches(2, 100)
+    with torch.no_grad():  # moves the values of the fifth unit alone
+        weights = row[1].weight
+        step = torch.linalg.lstsq(weights, torch.eye(32)[:, 4:5]).solution[:, 0] * row[2].running_var[4].sqrt()
+    return row, [first, second + step.reshape(1, 14, 14)], None
 
 
 @fault("BN403", "SyncBatchNorm on a CPU")

@@ -130,6 +130,42 @@ def rebuilt(output: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(output, x)
 
 
+class UNet(nn.Module):
+    """Down, up by a transposed convolution, and across."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Sequential(*stem(8)), nn.Sequential(nn.MaxPool2d(2), *twice(8, 16))
+        self.up = nn.Sequential(nn.ConvTranspose2d(16, 8, 2, 2, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.out = nn.Sequential(*twice(16, 8), nn.Conv2d(8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        across = self.down(x)
+        return self.out(torch.cat([across, self.up(self.deep(across))], 1))
+
+
+def twice(channels: int, wider: int) -> list[nn.Module]:
+    first = [nn.Conv2d(channels, wider, 3, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU(inplace=True)]
+    return [*first, nn.Conv2d(wider, wider, 3, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU(inplace=True)]
+
+
+def foreground(output: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(output, (x > x.min()).float())
+
+
+class Recurrent(nn.Module):
+    """A convolution, then an LSTM along the width; one layer for its outputs, (N, C, L)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*stem(8), nn.MaxPool2d((2, 1)))
+        self.lstm, self.norm, self.out = nn.LSTM(56, 24, batch_first=True), nn.BatchNorm1d(24), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = self.body(x).flatten(1, 2).transpose(1, 2)
+        return self.out(self.norm(self.lstm(columns)[0].transpose(1, 2)).mean(2))
+
+
 class Segmentation(nn.Module):
     """Which pixels are no background: two images a batch, normalized by statistics that are frozen on purpose."""
 
@@ -194,6 +230,8 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "one-dimensional": lambda: trained(one_dimensional()),
     "three-dimensional": lambda: trained(three_dimensional()),
     "autoencoder": lambda: trained(autoencoder(), loss=rebuilt),
+    "U-Net": lambda: trained(UNet(), lr=0.02, loss=foreground),
+    "convolution and LSTM": lambda: trained(Recurrent()),
     "segmentation, frozen, batch of two": segmentation,
     "dropout at the end": lambda: trained(dropout_at_the_end()),
     "detector with frozen constants": detector,

@@ -127,3 +127,26 @@ def test_a_name_that_the_model_does_not_take_is_said_in_its_own_words():
     with pytest.raises(ModelError, match=r"TypeError on a batch: .*unexpected keyword argument 'label'") as caught:
         checkup(settled(Net()), [{"x": normal(100, 4), "label": torch.zeros(100)}])
     assert "\n" not in str(caught.value)
+
+
+class Listed(Net):
+    """As detectors take images: a list of them, of any sizes; targets in training."""
+
+    def forward(self, rows, targets=None):
+        answers = super().forward(torch.stack([row.mean(0) for row in rows]))
+        return [{"scores": answer} for answer in answers]
+
+
+def test_a_list_of_images_is_a_batch_of_them():
+    model = settled(Net())
+    listed = Listed()
+    listed.load_state_dict(model.state_dict())
+    batches = [([row[None] for row in part],) for part in normal(256, 4, seed=1).split(32)]
+    report = checkup(listed, batches)
+    assert report.examples == 256 and severe(report) == {}, report.text()
+    named = [{"rows": rows, "targets": [{"label": torch.zeros(1)}] * 32} for (rows,) in batches]
+    assert checkup(listed, named).examples == 256
+    listed.norm.running_mean = listed.norm.running_var = None
+    for given in (batches, named):
+        (finding,) = (f for f in checkup(listed, given).findings if f.severity == "error")
+        assert (finding.code, finding.layer) == ("BN107", "norm") and "outputs of the layer" in finding.message

@@ -11,6 +11,8 @@ from torch import nn
 
 from bnbook.checkup import checkup
 
+from . import models
+
 
 def severe(report) -> dict[str, str]:
     """The layer of each warning and error, by code."""
@@ -167,3 +169,118 @@ def test_a_negative_momentum_and_a_layer_that_no_optimizer_has():
     assert severe(checkup(model, batches, optimizer=whole)) == {}
     other = torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1)  # of another model: of this one nothing is known
     assert severe(checkup(model, batches, optimizer=other)) == {}
+
+
+# --- batches that are not alike --------------------------------------------------------------------------------------
+
+
+def unlike(model: nn.Module, batches) -> list[str]:
+    return [f.message for f in checkup(model, batches).findings if f.code == "BN401"]
+
+
+@pytest.mark.long(seconds=20)
+def test_half_a_standard_deviation_between_two_batches_is_seen_and_chance_is_not():
+    torch.manual_seed(0)
+    model = models.trained(models.torch_cnn.cnn(image_size=14))
+    x = models.images("val", 2000)[0]
+    for parts in torch.randperm(2000, generator=torch.Generator().manual_seed(1)).split(200):
+        first, second = x[parts].split(100)
+        assert not unlike(model, [first, second])
+        assert unlike(model, [first, second + 0.5])
+    assert not unlike(model, list(x.split(63)))
+
+
+def test_one_channel_that_is_unlike_is_named():
+    generator = torch.Generator().manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm1d(64)), torch.randn(3000, 64, generator=generator))
+    first, second = torch.randn(2, 100, 64, generator=generator)
+    assert not unlike(model, [first, second])
+    second[:, 17] += 1.2
+    assert unlike(model, [first, second])[0].startswith("the means of channel 17 of the batches")
+
+
+def test_a_difference_that_is_certain_and_trifling_is_none():
+    generator = torch.Generator().manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm1d(64)), torch.randn(3000, 64, generator=generator))
+    batches = list(torch.randn(4, 2000, 64, generator=generator))
+    batches[0] += 0.1
+    assert not unlike(model, batches)
+    batches[0] += 0.3
+    assert unlike(model, batches)
+
+
+@pytest.mark.parametrize(("apart", "judged"), [(0.4, True), (1.0, False)])
+def test_statistics_are_judged_while_the_batches_are_not_too_far_apart(apart, judged):
+    generator = torch.Generator().manual_seed(0)
+    model = settled(nn.Sequential(nn.BatchNorm1d(64)), torch.randn(3000, 64, generator=generator))
+    model[0].running_mean += 2
+    first, second = torch.randn(2, 500, 64, generator=generator)
+    found = severe(checkup(model, [first, second + apart]))
+    assert "BN401" in found and ("BN105" in found) == ("BN106" in found) == judged
+
+
+class Tokens(nn.Module):
+    """Thirty rows of each example, which are alike; all rows are the batch of the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm1d(8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(x.flatten(0, 1)).reshape(x.shape).mean(1))
+
+
+def test_rows_of_one_example_are_no_new_examples():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3000, 1, 8, generator=generator) + 0.3 * torch.randn(3000, 30, 8, generator=generator)
+    model = settled(Tokens(), x)
+    assert not any(unlike(model, part.split(64)) for part in x.split(192)[:10])
+    assert unlike(model, [x[:64], x[64:128] + 1])
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+def test_outputs_of_another_number_in_training_are_not_compared():
+    """As of a detector that keeps what it is sure of; found is what is known without them."""
+    model, batches = answering(lambda y: y[y > 0.1])
+    assert severe(checkup(model, batches)) == {}
+    model.norm.running_mean += 2
+    assert severe(checkup(model, batches)) == {"BN105": "norm"}
+
+
+def test_similarities_of_all_pairs_are_no_answers_for_examples():
+    model, batches = answering(lambda y: y @ y.T)
+    assert "BN107" not in severe(checkup(model, batches))
+    model.norm.running_mean = model.norm.running_var = None
+    assert severe(checkup(model, batches))["BN107"] == "norm"
+
+
+def test_the_function_without_a_layer_is_seen():
+    class Function(nn.Module):
+        def __init__(self, training: bool) -> None:
+            super().__init__()
+            self.fc, self.always = nn.Linear(8, 5), training
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean, var = torch.zeros(5), torch.ones(5)
+            return nn.functional.batch_norm(self.fc(x), mean, var, training=self.always)
+
+    x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert severe(checkup(Function(True), x.split(100))) == {"BN107": ""}
+    assert severe(checkup(Function(False), x.split(100))) == {}
+
+
+def test_a_module_that_is_compiled_in_place_is_not_compiled_again():
+    calls = []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    model, batches = answering(lambda y: y)
+    model.compile(backend=backend)
+    compiled = model._compiled_call_impl
+    report = checkup(model, batches)
+    assert not calls and len(report.distances) == 1 and severe(report) == {}
+    assert model._compiled_call_impl is compiled

@@ -19,8 +19,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from bnbook.checkup import checkup_onnx
 from bnbook.checkup.__main__ import main
-from bnbook.checkup.onnx_file import checkup_onnx
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,3 +152,14 @@ def test_without_the_package_onnx(path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main([str(path)]) == 2
     assert capsys.readouterr().err == "error: to read model.onnx install the package onnx\n"
+
+
+def test_an_extreme_channel_is_no_finding_and_codes_are_ignored_as_in_the_checkup(path):
+    model = trained()
+    model[1].running_var[2], model[1].running_mean[1] = 1e-9, 1e4
+    exported(model, path)
+    assert {f.code for f in checkup_onnx(path).findings} == {"BN501", "BN503"}
+    report = checkup_onnx(path, ignore="bn503, BN501")
+    assert report.findings == () and report.silenced == ("BN501", "BN503")
+    with pytest.raises(ValueError, match="BN999"):
+        checkup_onnx(path, ignore=["BN999"])

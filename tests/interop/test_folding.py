@@ -13,6 +13,7 @@ from torch.nn import functional as TF
 import bnbook.nn
 from bnbook import interop
 from bnbook.interop.folding import compared, fold, into_next, into_previous, scale_and_shift
+from bnbook.kernels.sync_batch_norm import SyncBatchNorm
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -137,6 +138,7 @@ FOLDABLE = {
     "one-dimensional": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (5, 3, 9), {"1": ("0",)}),
     "three-dimensional": (lambda: nn.Sequential(nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4)), (2, 3, 4, 5, 3), {"1": ("0",)}),
     "synchronized": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), IMAGES, {"1": ("0",)}),
+    "synchronized, ours": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), SyncBatchNorm(4)), IMAGES, {"1": ("0",)}),
     "fully connected": (
         lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)),
         ROWS,
@@ -369,6 +371,82 @@ def test_memory_order_and_frozen_weights_are_kept():
     assert not any(p.requires_grad for p in folded.parameters())
 
 
+class Constants(nn.Module):
+    """As in detection: no class of torch's, no eps, far from zero; its scale and shift have to be measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", 1e3 + torch.arange(4.0))
+        self.register_buffer("running_var", torch.tensor([0.01, 0.1, 1, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 2))
+        return 3 - (x - self.running_mean.reshape(shape)) / (self.running_var.reshape(shape) + 1e-3).sqrt()
+
+
+class Activated(Constants):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
+
+
+class PadsItself(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return TF.conv2d(TF.pad(x, [0, 1, 0, 1]), self.weight, self.bias)
+
+
+class PadsOddSizes(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return TF.conv2d(TF.pad(x, [0, x.shape[-1] % 2, 0, 0]), self.weight, self.bias)
+
+
+@pytest.mark.parametrize(("first", "shape"), [(nn.Conv2d(3, 4, 3), IMAGES), (nn.Linear(6, 4), ROWS)])
+def test_a_layer_of_another_class_is_measured(first, shape):
+    model = lively(nn.Sequential(first, Constants()))
+    x = torch.randn(shape, dtype=torch.float64)
+    folded, report = fold(model, x)
+    assert report.folded == {"1": ("0",)}
+    other = torch.randn_like(x)
+    assert (folded(other) - model(other)).abs().max() <= 1e-10 * model(other).abs().max()
+    with pytest.raises(ValueError, match="1: a Constants computes in a way of its own: pass an example"):
+        fold(model)
+    with pytest.raises(ValueError, match="1: a Activated computes in a way of its own"):
+        fold(lively(nn.Sequential(first, Activated())), x)
+
+
+def test_weights_of_another_class_are_tried():
+    model, x = lively(nn.Sequential(PadsItself(3, 4, 3), nn.BatchNorm2d(4))), torch.randn(IMAGES, dtype=torch.float64)
+    folded, report = fold(model, x)
+    assert report.folded == {"1": ("0",)} and torch.allclose(folded(x), model(x), rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match="0, a PadsItself, computes in a way of its own: pass an example"):
+        fold(model)
+    behind = lively(nn.Sequential(nn.BatchNorm2d(3), PadsOddSizes(3, 4, 3)))
+    with pytest.raises(ValueError, match="1, a PadsOddSizes, computes in a way of its own"):
+        fold(behind, torch.randn(2, 3, 8, 8, dtype=torch.float64))  # of another size it would be wrong
+
+
+class Between(nn.Module):
+    """What a convolution makes is handed on unchanged, by something that also goes elsewhere or not."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.conv, self.bn, self.twice = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = TF.dropout(self.conv(x), training=self.training)
+        return self.bn(y) + TF.relu(y - 1e9) if self.twice else self.bn(y)
+
+
+def test_what_hands_on_its_input_may_stand_between():
+    x = torch.randn(IMAGES, dtype=torch.float64)
+    model = lively(Between(twice=False))
+    folded, report = fold(model, x)
+    assert report.folded == {"bn": ("conv",)} and torch.allclose(folded(x), model(x), rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match="bn: no convolution"):
+        fold(model)  # nobody has looked whether it does nothing
+    with pytest.raises(ValueError, match="bn: "):  # the outputs of the example do not show the second use
+        fold(lively(Between(twice=True)), x)
+
+
 def test_outputs_that_differ_are_an_error(monkeypatch):
     """A fold that is wrong for whatever reason: here the arithmetic."""
     model, x = lively(FOLDABLE["conv"][0]()), torch.randn(IMAGES, dtype=torch.float64)
@@ -513,6 +591,13 @@ def test_channels_that_do_not_fit():
         into_previous(np.zeros((4, 3)), None, np.ones(3), np.zeros(3))
     with pytest.raises(ValueError, match="3 input channels"):
         into_next(np.zeros((4, 3)), None, np.ones(4), np.zeros(4))
+
+
+def test_poisoned_statistics_of_another_class_are_refused():
+    model = lively(nn.Sequential(nn.Conv2d(3, 4, 3), Constants()))
+    model[1].running_mean[1] = torch.nan
+    with pytest.raises(ValueError, match="1: a Constants computes in a way of its own"):
+        fold(model, torch.randn(IMAGES, dtype=torch.float64))
 
 
 def test_poisoned_statistics_are_refused():

@@ -253,6 +253,103 @@ def test_tensors_and_values_in_containers_are_put_back():
     assert count == 1 and repr(model.listed) != repr(expected["listed"])  # it does change them
 
 
+class Counts:
+    """An object as anyone writes it."""
+
+    def __init__(self):
+        self.calls, self.rows, self.inner = 0, torch.arange(3.0), None
+
+    def forward(self):
+        self.calls += 1
+        self.rows += 1
+        self.new = 5
+        if self.inner is not None:
+            self.inner.forward()
+
+
+class Slotted:
+    __slots__ = ("__dict__", "calls", "later")
+
+    def __init__(self):
+        self.calls = 0
+
+    def forward(self):
+        self.calls += 1
+        self.later = self.beside = 1
+
+
+def with_attributes():
+    with_attributes.calls += 1
+
+
+def state_of_object(value):
+    names = [*vars(value), *(name for name in ("calls", "later") if hasattr(value, name))]
+    return {name: repr(getattr(value, name)) for name in names if name != "inner"}
+
+
+@pytest.mark.parametrize(
+    "hold", [lambda v: v, lambda v: [v], lambda v: types.SimpleNamespace(v=v), lambda v: v.forward]
+)
+@pytest.mark.parametrize("kind", [Counts, Slotted])
+def test_attributes_of_plain_objects_are_put_back(kind, hold):
+    counts = kind()
+
+    def forward(self, x):
+        counts.forward()
+        return self.fc(x)
+
+    if kind is Counts:
+        counts.inner = Counts()
+    model, (x, target) = model_of(forward, fc=T.Linear(4, 3), held=hold(counts)), batch()
+    before = [state_of_object(v) for v in (counts, getattr(counts, "inner", None)) if v is not None]
+    probes.record(model, x, target)
+    assert [state_of_object(v) for v in (counts, getattr(counts, "inner", None)) if v is not None] == before
+    counts.forward()
+    assert state_of_object(counts) != before[0] and counts.calls == 1  # it does change them
+
+
+def test_attributes_of_functions_are_put_back():
+    with_attributes.calls = 0
+    model, (x, target) = model_of(lambda self, x: (self.held(), self.fc(x))[1], fc=T.Linear(4, 3)), batch()
+    model.held = with_attributes
+    probes.record(model, x, target)
+    assert with_attributes.calls == 0
+
+
+GENERATORS = {
+    "torch": (lambda: torch.Generator().manual_seed(1), lambda g: float(torch.rand(1, generator=g))),
+    "numpy": (lambda: np.random.default_rng(1), lambda g: g.random()),
+    "numpy, as of old": (lambda: np.random.RandomState(1), lambda g: g.normal()),
+    "Python": (lambda: random.Random(1), lambda g: g.gauss(0, 1)),
+}
+
+
+@pytest.mark.parametrize("where", ["attribute", "list", "object"])
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_random_numbers_of_a_generator_of_its_own_go_on(kind, where):
+    make, draw = GENERATORS[kind]
+    own, other = make(), make()
+    held = {"attribute": own, "list": [own], "object": Counts()}[where]
+    if where == "object":
+        held.inner = types.SimpleNamespace(own=own)
+    model, (x, target) = model_of(lambda self, x: self.fc(x) + draw(own), fc=T.Linear(4, 3), held=held), batch()
+    probes.record(model, x, target)
+    assert draw(own) == draw(other)
+
+
+def test_what_is_no_state_of_a_model_is_not_copied():
+    class Images(torch.utils.data.Dataset):
+        def __init__(self):
+            self.x = torch.zeros(3)
+
+    images, found = Images(), []
+    model = model_of(lambda self, x: self.fc(x), fc=T.Linear(4, 3), data=[images, torch, Images])
+    for value in probes.untouched.held(model):
+        found += [value is images, value is images.x, value is torch, value is Images]
+    assert not any(found)
+    probes.record(torch.fx.symbolic_trace(T.Sequential(T.Linear(4, 3), T.ReLU())), *batch())
+
+
 def test_the_random_numbers_of_a_numpy_model_go_on():
     class Noise(nn.ReLU):
         def forward(self, x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 import shutil
 import zipfile
@@ -193,6 +194,21 @@ def test_a_figure_that_almost_fits_is_drawn_smaller(browser, tmp_path):
     almost, half = page.evaluate("[...document.images].map(image => image.getBoundingClientRect().height)")
     page.context.close()
     assert 210 <= almost < 290 and half == 300
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_the_cheat_sheet_is_one_sheet(site, browser, paper):
+    page = open_page(browser, site / "book/cheatsheet.html", Visit())
+    sheets = PdfReader(io.BytesIO(page.pdf(format=paper))).pages
+    page.context.close()
+    assert len(sheets) == 1
+    assert "Cheatsheet" in (words := "".join(sheets[0].extract_text().split())) and "Choose" in words
+
+
+def test_the_cheat_sheet_is_one_page_of_the_book(site, tmp_path):
+    make_pdf.make_pdf(site, tmp_path / "sheet.pdf", ["book/cheatsheet"])
+    _, _, *sheets = pages_of(PdfReader(tmp_path / "sheet.pdf"))
+    assert len(sheets) == 1 and "Choose" in sheets[0]
 
 
 def test_the_reference_of_the_package_is_no_chapter():

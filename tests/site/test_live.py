@@ -11,6 +11,7 @@ import base64
 import functools
 import gzip
 import io
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
@@ -29,6 +31,9 @@ from bnbook import experiments, nn, plotting
 from bnbook import functional as F
 from bnbook.experiments import interactive
 from bnbook.experiments.claims import learning_rate
+from bnbook.experiments.studies import gpu_speed
+from bnbook.interop import into_previous, scale_and_shift
+from bnbook.kernels import sync_batch_norm
 from tests.site.conftest import AXE, ROOT, SETTLE, Visit, contrast, open_page
 
 pytestmark = pytest.mark.long(seconds=60)
@@ -37,8 +42,10 @@ SCRIPTS = ROOT / "book" / "_assets" / "live"
 FIGURES = sorted(script.stem for script in SCRIPTS.glob("*.js") if script.stem != "live")
 DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hands to a figure
     "bet": lambda: interactive.bet("depth"),
+    "decide": lambda: chart_of_the_chapter(),
     "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
     "rates": lambda: interactive.rates(experiments.load("learning_rate")),
+    "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops=26),
 }
 DRAWN = interactive.curve_bet(
     "gain-by-depth", "Gain by depth", "What does it gain?", [5, 20, 80], [0.01, 0.02, 0.2],
@@ -74,6 +81,27 @@ def picture() -> str:
     png = io.BytesIO()
     Image.new("RGB", (600, 260), "#ddd").save(png, "PNG")
     return base64.b64encode(png.getvalue()).decode()
+
+
+@functools.cache
+def chart_of_the_chapter() -> plotting.LiveFigure:
+    """What chapter 26 hands to its figure: from its stored output."""
+    chapter = nbformat.read(ROOT / "book" / "26_today.ipynb", as_version=4)
+    html = [o.data.get("text/html", "") for cell in chapter.cells for o in cell.get("outputs", []) if "data" in o]
+    (data,) = (re.search(r"<script[^>]*>(.*?)</script>", text, re.S)[1] for text in html if "<live-decide" in text)
+    return plotting.live("decide", **json.loads(data))
+
+
+@functools.cache
+def function_of_the_chapter(name: str, number: str) -> Callable[..., Any]:
+    """A function that a chapter defines by itself, from one of its cells."""
+    (chapter,) = (ROOT / "book").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(chapter, as_version=4).cells
+    (source,) = (cell.source for cell in cells if f"def {name}(" in cell.source)
+    (defined,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == name)
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module([defined], []), chapter.name, "exec"), names)
+    return names[name]
 
 
 def page_with(name: str, figure: plotting.LiveFigure | None = None, label: str = "") -> nbformat.NotebookNode:
@@ -139,6 +167,28 @@ def drawing(page: Page) -> str:
 
 # A random case of a figure: the name of its static function, the arguments, and what the package makes of them.
 Case = tuple[str, list[Any], dict[str, Any]]
+
+
+def fold(rng: np.random.Generator) -> Case:
+    w, b, mean, gamma, beta = (float(v) for v in rng.normal(size=5))
+    variance, eps = float(rng.uniform(0.01, 3)), 1e-5
+    a, t = scale_and_shift(*(np.array([v]) for v in (mean, variance, gamma, beta)), eps)
+    right = [part.item() for part in into_previous(np.array([[w]]), np.array([b]), a, t)]
+    wrong = {  # (W′, b′) in the words of equation 23.2
+        "none": right,
+        "nothing": [w, b],
+        "bias": [right[0], right[1] + (1 - a[0]) * b],
+        "mean": [right[0], right[1] + a[0] * mean],
+        "beta": [right[0], right[1] - beta],
+        "variance": [gamma / (variance + eps) * w, gamma / (variance + eps) * (b - mean) + beta],
+    }
+    mistake = str(rng.choice(list(wrong)))
+    weight, bias = wrong[mistake]
+    ends = [abs((weight - right[0]) * x + bias - right[1]) for x in (0, 4)]
+    expected = {"line": np.array(wrong[mistake]), "right": np.array(right)}
+    if max(ends) > 0.1 * np.abs(right).max():  # a difference of equal numbers is rounding
+        expected["apart"] = max(ends)
+    return "fold", [w, b, mean, variance, gamma, beta, eps, mistake], expected
 
 
 def forward(rng: np.random.Generator) -> Case:
@@ -220,12 +270,33 @@ def company(rng: np.random.Generator) -> Case:
     return "company", [x[0, 0], x[1:, 0].tolist(), mean.item(), variance.item(), eps], expected
 
 
+def decide(rng: np.random.Generator) -> Case:
+    size = int(rng.integers(1, 12))
+    after = [list(range(i + 1, size)) + [-1 - k for k in range(4)] for i in range(size)]
+    chart = [[int(rng.choice(places)) for _ in range(2)] for places in after]
+    said = [bool(yes) for yes in rng.integers(2, size=rng.integers(0, size + 2))]
+    path, at = function_of_the_chapter("walk", "26")(chart, said)
+    return "walk", [chart, said], {"path": path, "at": at}
+
+
 def epsilon(rng: np.random.Generator) -> Case:
     sigma, eps = 10 ** rng.uniform(-6, 1), 10 ** rng.uniform(-10, 0)
     x = sigma * np.array([[-1.0], [1.0]])  # of this standard deviation
     y, cache = F.batch_norm(x, None, None, training=True, eps=eps)
     expected = {"output": y.std(), "gain": cache.inv_std.item(), "rho": eps * cache.inv_std.item() ** 2}
     return "epsilon", [sigma, eps], expected
+
+
+def merge(rng: np.random.Generator) -> Case:
+    x = torch.tensor(rng.normal(rng.normal(scale=5), rng.lognormal(), size=(int(rng.integers(2, 40)), 1)))
+    cut = int(rng.choice([0, len(x), rng.integers(len(x) + 1)]))
+    parts = [sync_batch_norm.moments(part) for part in (x[:cut], x[cut:])]
+    m, *stacked = (torch.stack([torch.as_tensor(p[i]) for p in parts]) for i in range(3))
+    _, mean, M2 = sync_batch_norm.merge(m, *stacked)
+    a, b = (np.array([float(value) for value in p]) for p in parts)
+    averaged = np.mean([[p[1], p[2] / p[0]] for p in (a, b) if p[0]], axis=0)
+    expected = {"a": a, "b": b, "mean": mean.item(), "M2": M2.item(), "averaged": averaged}
+    return "merge", [x[:, 0].tolist(), cut], expected
 
 
 @functools.cache
@@ -260,6 +331,21 @@ def rates(rng: np.random.Generator) -> Case:
     expected = {"lr": choice.values["lr"], "accuracy": best, "usable": [min(usable), max(usable)]}
     table = interactive.rates(experiments.select(rows, **setting)).data["rows"]
     return "best", [table, setting, norm, within], expected
+
+
+def relatives(rng: np.random.Generator) -> Case:
+    kind = str(rng.choice(["batch", "layer", "RMS", "group", "instance", "position"]))
+    groups = int(rng.choice([1, 2, 4]))
+    x, eps = rng.normal(rng.normal(scale=5), 2, size=(int(rng.integers(2, 5)), 4, 3, 2)), 10 ** rng.uniform(-5, 1)
+    y = {
+        "batch": lambda: F.batch_norm(x, None, None, training=True, eps=eps)[0],
+        "layer": lambda: F.layer_norm(x, x.shape[1:], eps=eps)[0],
+        "RMS": lambda: F.rms_norm(x, x.shape[1:], eps=eps)[0],
+        "group": lambda: F.group_norm(x, groups, eps=eps)[0],
+        "instance": lambda: F.instance_norm(x, eps=eps)[0],
+        "position": lambda: np.moveaxis(F.layer_norm(np.moveaxis(x, 1, -1), 4, eps=eps)[0], -1, 1),
+    }[kind]()
+    return "normalize", [x.ravel().tolist(), list(x.shape), kind, groups, eps], {"xHat": y.ravel()}
 
 
 def bet(rng: np.random.Generator) -> Case:
@@ -299,6 +385,15 @@ def repair(rng: np.random.Generator) -> Case:
     return "repair", [x.tolist(), mean, variance, alpha, steps, eps], expected
 
 
+def roofline(rng: np.random.Generator) -> Case:
+    bandwidth, peak = 10 ** rng.uniform(10, 13), 10 ** rng.uniform(11, 15)
+    values, size, maps, flops = (int(n) for n in rng.integers((1000, 2, 1, 1), (10**9, 8, 20, 2000)))
+    found = gpu_speed.roofline(bandwidth, peak, values, size, maps, flops)
+    expected = {"memory": found.memory_seconds, "arithmetic": found.flop_seconds, "seconds": found.seconds}
+    expected |= {"bytes": found.bytes, "intensity": found.intensity, "flops": found.flops}
+    return "roofline", [bandwidth, peak, values, size, maps, flops], expected
+
+
 # A random case of each figure: the name of its static function, the arguments, what the package makes of them.
 MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "axes": axes,
@@ -306,12 +401,17 @@ MATHS: dict[str, Callable[[np.random.Generator], Case]] = {
     "bet": bet,
     "bets": bets,
     "company": company,
+    "decide": decide,
     "depth": depth,
     "epsilon": epsilon,
+    "fold": fold,
     "forward": forward,
     "graph": graph,
+    "merge": merge,
     "rates": rates,
+    "relatives": relatives,
     "repair": repair,
+    "roofline": roofline,
     "running": running,
 }
 

@@ -77,6 +77,8 @@ def test_the_highest_rate_costs_what_it_is_worse_than_the_best():
     rows = confirmed()
     assert R.lost(rows, "VGG-6", "batch") == pytest.approx(dict.fromkeys(range(100, 110), 0.03 * log10(30)))
     assert R.lost(rows, "ResNet-8", "none") == pytest.approx(dict.fromkeys(range(100, 110), 0.03 * log10(3)))
+    hidden = confirmed(LAST | {"none": 30.0})
+    assert R.lost(hidden, "VGG-6", "none")[100] == pytest.approx(0.03 * log10(30))  # one beyond the pilot's dead rate
     nothing = [r | {"diverged": r["seed"] == 104 or r["diverged"]} for r in rows]
     assert 104 not in R.lost(nothing, "VGG-6", "none")  # learns nowhere: there is nothing to lose
 

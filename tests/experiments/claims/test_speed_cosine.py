@@ -169,6 +169,14 @@ def test_a_diverged_run_has_not_learned(all_rates):
     assert not higher_rates.learns({"diverged": False, "val_accuracy": 0.6})
 
 
+def test_a_rate_at_which_one_seed_of_the_pilot_learns_is_not_the_last(all_rates):
+    def accuracy(setting, seed):
+        return wall({"batch": 3.0, "none": 1.0 if seed == 1 else 0.3})(setting, seed)
+
+    arm = higher_rates.of_arm(made_up(accuracy), "SGD", "he", "none")
+    assert higher_rates.tried(arm) == [0.1, 0.3, 1.0, 3.0] and higher_rates.tried(arm, 1)[-1] == 10.0
+
+
 def test_no_verdict_where_a_rate_of_the_network_without_may_be_hidden(all_rates):
     flat = made_up(wall({"batch": 100, "none": 100}))
     assert "'without BN' lies at the edge" in verdict(higher_rates, of_sgd(flat, higher_rates)).sentence
@@ -191,6 +199,7 @@ def test_speed_is_that_of_the_budgets_to_the_mark_of_the_network_without(all_rat
         assert len(c.settings) == 8 and c.edges == () and c.metric == faster.METRIC
     failed = [r | {"diverged": r["setting"]["norm"] == "batch"} for r in rows]
     assert [10**-v for v in of_sgd(failed, faster)[0].a.values()] == pytest.approx([1560, 1560])  # never: the worst
+    assert faster.curves(faster.at_budgets(failed, "SGD", "he", "batch")) == {0: [0.1] * 4, 1: [0.1] * 4}
     edge = made_up(lambda s, seed: 0.8 + 0.1 * (s["lr"] == 30.0 and s["steps"] == 98))
     assert "lr of 'with BN' after 98 updates" in of_sgd(edge, faster)[0].edges
 
@@ -218,6 +227,7 @@ def test_where_both_have_the_same_rate_there_is_no_test(all_rates):
     found = rate_is_the_reason.comparisons(rows)
     assert [c.levels for c in found] == [(optimizer, "he") for optimizer in learning_rate.OPTIMIZERS]
     assert all(c.seeds == tuple(range(100, 110)) and len(c.settings) == 4 for c in found)
+    assert all(part.unpaired == () for part in rate_is_the_reason.gains(rows, "SGD", "he"))
     assert experiments.judge(rows, "rate_is_the_reason_cosine").word == "contradicted"
     nowhere = confirmed(hill(dict.fromkeys(PEAKS, 0.3), {"batch": 0.9, "none": 0.8}))
     judged = experiments.judge(nowhere, "rate_is_the_reason_cosine")
