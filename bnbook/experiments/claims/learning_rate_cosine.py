@@ -49,18 +49,18 @@ OPTIMIZERS = {  # name: (optimizer, momentum, rates)
     "Adam": ("adam", 0.0, (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
 }
 AROUND = {  # (optimizer, norm, init): rates of the other budgets
-    ("SGD", "none", "default"): (0.3, 1.0, 3.0),
+    ("SGD", "none", "default"): (0.1, 0.3, 1.0, 3.0),
     ("SGD", "none", "he"): (0.03, 0.1, 0.3),
-    ("SGD", "batch", "default"): (0.1, 0.3, 1.0),
+    ("SGD", "batch", "default"): (0.1, 0.3, 1.0, 3.0),
     ("SGD", "batch", "he"): (0.3, 1.0, 3.0),
-    ("SGD, momentum 0.9", "none", "default"): (0.03, 0.1, 0.3),
+    ("SGD, momentum 0.9", "none", "default"): (0.03, 0.1, 0.3, 1.0),
     ("SGD, momentum 0.9", "none", "he"): (0.01, 0.03, 0.1),
-    ("SGD, momentum 0.9", "batch", "default"): (0.03, 0.1, 0.3),
-    ("SGD, momentum 0.9", "batch", "he"): (0.1, 0.3, 1.0),
+    ("SGD, momentum 0.9", "batch", "default"): (0.01, 0.03, 0.1, 0.3),
+    ("SGD, momentum 0.9", "batch", "he"): (0.03, 0.1, 0.3, 1.0),
     ("Adam", "none", "default"): (0.003, 0.01, 0.03),
-    ("Adam", "none", "he"): (0.003, 0.01, 0.03),
+    ("Adam", "none", "he"): (0.001, 0.003, 0.01, 0.03),
     ("Adam", "batch", "default"): (0.003, 0.01, 0.03),
-    ("Adam", "batch", "he"): (0.003, 0.01, 0.03),
+    ("Adam", "batch", "he"): (0.003, 0.01, 0.03, 0.1),
 }
 
 
