@@ -141,7 +141,7 @@ def worth(answer, rng) -> None:
         raise Wrong(f"{case}: got {got!r}. {hint}")
 
 
-ANSWERS = ("BN", "folded", "SyncBN", "GN", "LN", "frozen", "recalibrate", "live", "joint", "mix", "none")
+ANSWERS = ("BN", "SyncBN", "GN", "LN", "frozen", "recalibrate", "live", "joint", "out", "mix", "apart")
 CASES = {  # by letter: the answers that will do, and what to say of others
     "a": ({"BN"}, {"SyncBN": "64 images are enough for statistics: nothing to gain for a message in every layer."}),
     "b": (
@@ -150,15 +150,43 @@ CASES = {  # by letter: the answers that will do, and what to say of others
     ),
     "c": ({"GN"}, {"SyncBN": "There is one device.", "BN": "One volume a batch, and a deepest map of 8 values."}),
     "d": ({"LN"}, {"BN": "The next word may not be told by later ones, nor by other sentences."}),
-    "e": ({"frozen"}, {"live": "Two images a batch move the statistics at random.", "GN": "Then start anew."}),
+    "e": (
+        {"frozen"},
+        {
+            "live": "Two images a batch move the statistics at random.",
+            "recalibrate": "The photos are of the same kind: the old statistics are right.",
+            "GN": "Then start anew.",
+        },
+    ),
     "f": (
         {"recalibrate"},
-        {"frozen": "These are the statistics of the day.", "live": "Before the first step the answers are wrong."},
+        {"frozen": "These are the statistics of the day.", "live": "Two images are too few for statistics of a batch."},
     ),
-    "g": ({"mix", "GN"}, {"BN": "The pair shares a batch, and with it a statistic that gives the answer away."}),
-    "h": ({"GN"}, {"BN": "An example's gradient holds its companions: it cannot be bounded alone."}),
-    "i": ({"folded"}, {"GN": "It has to be computed on the device; folded batch normalization costs nothing there."}),
-    "j": ({"joint"}, {"BN": "Two forward passes, two kinds of actions, one running average of both."}),
+    "g": (
+        {"mix", "GN"},
+        {
+            "BN": "The pair shares a batch, and with it a statistic that gives the answer away.",
+            "SyncBN": "The rivals come from earlier batches: their statistics are still others.",
+        },
+    ),
+    "h": (
+        {"GN"},
+        {
+            "BN": "An example's gradient holds its companions: it cannot be bounded alone.",
+            "frozen": "There is nothing to freeze: it begins from scratch.",
+        },
+    ),
+    "i": (
+        {"BN"},
+        {"GN": "It has to be computed on the device; batch normalization can be folded away at the end."},
+    ),
+    "j": (
+        {"out"},
+        {
+            "BN": "Two forward passes, two kinds of actions, one running average of both.",
+            "joint": "That goes without a target network, and this one has it.",
+        },
+    ),
 }
 
 

@@ -1,12 +1,12 @@
 /* <live-decide>: which normalization? Asks the questions of a chart one by one, shows the way, and says why. Chapter 26.
 
 The chart comes from the notebook: questions [words, what it means, where yes leads, where no does], answers
-[name, why, whether it keeps batch normalization], and the rows of the picture
+[name, why, whether it keeps batch normalization, what was measured, what its page is called, the page], and the rows of the picture
 [how far set in, question, answer or null, whether by "no"]. A place is a question, or −1 − an answer. */
 
 (() => {
   "use strict";
-  const { Figure, define, circle, rect, text } = Live;
+  const { Figure, define, html, circle, rect, text } = Live;
 
   /** The questions that are asked, and where it ends: a question, or −1 − an answer. */
   function walk(chart, said) {
@@ -26,6 +26,11 @@ The chart comes from the notebook: questions [words, what it means, where yes le
     build() {
       this.chart = this.data.questions.map(([, , yes, no]) => [yes, no]);
       this.said = [];
+      this.panel.before(this.words); // above the buttons, which stay where they are
+      this.measured = html("span");
+      this.link = html("a");
+      this.more = html("p", { class: "live-more" }, this.measured, " ", this.link);
+      this.panel.after(this.more);
       const answer = (yes) => {
         this.said.push(yes);
         if (walk(this.chart, this.said).at < 0) {
@@ -56,6 +61,8 @@ The chart comes from the notebook: questions [words, what it means, where yes le
     draw(width) {
       this.enableButtons();
       const { path, at } = walk(this.chart, this.said);
+      this.more.hidden = at >= 0;
+      if (at < 0) [, , , this.measured.textContent, this.link.textContent, this.link.href] = this.data.answers[-1 - at];
       const narrow = width < 480;
       const column = narrow ? 0 : Math.min(width - 190, 400);
       const parts = [];

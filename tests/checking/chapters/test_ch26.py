@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +63,7 @@ def worth(fewer, cost):
 
 
 DECISIONS = {"a": "BN", "b": "SyncBN", "c": "GN", "d": "LN", "e": "frozen", "f": "recalibrate", "g": "mix", "h": "GN",
-             "i": "folded", "j": "joint"}  # fmt: skip
+             "i": "BN", "j": "out"}  # fmt: skip
 
 RIGHT = {
     "ch26.values": values,
@@ -97,10 +98,13 @@ WRONG = {
     },
     "ch26.decisions": {
         "always": dict.fromkeys(DECISIONS, "BN"),
+        "the day's statistics": DECISIONS | {"f": "frozen"},
+        "a target network": DECISIONS | {"j": "joint"},
+        "synchronized pairs": DECISIONS | {"g": "SyncBN"},
         "a word of its own": DECISIONS | {"d": "layer norm"},
         "one missing": {letter: word for letter, word in DECISIONS.items() if letter != "j"},
         "a list": list(DECISIONS.values()),
-        **{f"not {letter}": DECISIONS | {letter: "none"} for letter in DECISIONS},
+        **{f"not {letter}": DECISIONS | {letter: "apart"} for letter in DECISIONS},
     },
 }
 
@@ -115,6 +119,9 @@ WRONG = {
         ("ch26.count", "by class", "isinstance"),
         ("ch26.worth", "free", "forgets the price"),
         ("ch26.decisions", "one missing", "Case j is not decided"),
+        ("ch26.decisions", "the day's statistics", "statistics of the day"),
+        ("ch26.decisions", "a target network", "without a target network"),
+        ("ch26.decisions", "synchronized pairs", "from earlier batches"),
     ],
 )
 def test_mistakes_are_named(exercise, wrong, said):
@@ -128,3 +135,21 @@ def test_every_case_has_an_answer_of_the_list():
 
     for right, said in ch26.CASES.values():
         assert right <= set(ch26.ANSWERS) and set(said) <= set(ch26.ANSWERS) - right
+
+
+def test_the_answers_are_those_of_the_chart():
+    import ast
+
+    import nbformat
+
+    from bnbook.checking.chapters import ch26
+
+    root = Path(__file__).parents[3]
+    cells = nbformat.read(root / "book/26_today.ipynb", as_version=4).cells
+    (source,) = (cell.source for cell in cells if "\nanswers = {" in cell.source)
+    (chart,) = (
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "answers"
+    )
+    assert {key.value for key in chart.keys} == set(ch26.ANSWERS)
