@@ -121,13 +121,14 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
 
     draw(width) {
       const { options } = this.data;
+      const pressed = this.contains(document.activeElement) ? document.activeElement : null;
       this.place.disabled = this.shown || !(options ? this.now.said : this.touched);
       this.reveal.disabled = this.shown;
       this.again.disabled = !this.shown;
       if (options) this.enable("said", !this.shown);
       const { height, parts } = options ? this.intervals(width) : this.curves(width);
       // Who works it by keys must not lose the place when the button that was pressed is greyed.
-      if (this.contains(document.activeElement) && document.activeElement.disabled) {
+      if (pressed?.disabled) {
         (this.shown ? this.again : options ? this.controls.said.inputs[0] : this.dots[0].grip).focus();
       }
       return { height, parts, sentence: options ? this.verdict() : this.closeness() };
