@@ -85,10 +85,10 @@
         ["live-with", "normalized"],
       ];
       keys.forEach(([kind, words], i) => {
-        const x = left + 62 + i * 130;
+        const x = left + 56 + i * 130;
         parts.push(line(`live-curve ${kind}`, x, 24, x + 20, 24), text("live-tick", x + 26, 28.5, words));
       });
-      parts.push(circle("live-dot live-ink", left + 12, 24, 4.5), text("live-tick", left + 20, 28.5, "fold"));
+      parts.push(circle("live-dot live-ink", left + 6, 24, 4.5), text("live-tick", left + 14, 28.5, "fold"));
       return { height: bottom + 44, parts, sentence: this.sentence(found) };
     }
 
