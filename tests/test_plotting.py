@@ -35,3 +35,12 @@ def test_what_cannot_be_shown_is_refused_by_name():
         plotting.live("forward", x=float("nan"))
     with pytest.raises(TypeError, match="not set"):
         plotting.live("forward", x={1, 2})
+
+
+def test_sets_of_shared_statistics_have_colours_of_their_own():
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    plotting.shared_statistics(ax, np.arange(12).reshape(3, 4), "instance")
+    assert len({patch.get_facecolor() for patch in ax.patches}) == 12
+    plt.close(figure)

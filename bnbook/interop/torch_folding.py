@@ -247,8 +247,9 @@ def _why_not(
         return f"{name}: {reason}"
     others = set(links.users[name] if backwards else links.sources[name]) - {norm}
     if others:
-        where = next(filter(None, others), "elsewhere")
-        return f"the output of {name} goes to {where} as well" if backwards else f"{name} has another input as well"
+        where = next(filter(None, others), None)
+        used = f"goes to {where} as well" if where else "is used elsewhere as well"
+        return f"the output of {name} {used}" if backwards else f"{name} has another input as well"
     if not backwards and isinstance(weights, TRANSPOSED):
         return f"{name} is transposed: at its borders fewer inputs are added up"
     if not backwards and weights_pad(weights):

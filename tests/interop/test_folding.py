@@ -260,11 +260,11 @@ def in_training() -> nn.Module:
 
 
 REFUSED = {
-    "second consumer": (TwoConsumers, IMAGES, "conv goes to elsewhere as well"),
+    "second consumer": (TwoConsumers, IMAGES, "conv is used elsewhere as well"),
     "second consumer, not traced": (lambda: Undecided(skip=True), IMAGES, "is used elsewhere as well"),
     "one convolution, two layers": (TwoNorms, IMAGES, "the output of conv goes to second as well"),
-    "optional branch": (Optional, IMAGES, "goes to elsewhere as well"),
-    "weights by hand": (ByHand, IMAGES, "the output of conv goes to elsewhere"),
+    "optional branch": (Optional, IMAGES, "conv is used elsewhere as well"),
+    "weights by hand": (ByHand, IMAGES, "the output of conv is used elsewhere"),
     "another axis": (
         lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)),
         (5, 6, 6),

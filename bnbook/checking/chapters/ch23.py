@@ -112,8 +112,14 @@ def transposed(answer, rng) -> None:
 
 
 def rounding_error(weight: Array, bits: int, per_channel: bool) -> float:
-    """The largest relative rounding error of a channel: root mean square of the error over that of the weights."""
+    """The largest relative rounding error of a channel: root mean square of the error over that of the weights.
+
+    A channel of zeros has no error.
+    """
     flat = weight.reshape(len(weight), -1)
+    flat = flat[np.any(flat, axis=1)]
+    if not len(flat):
+        return 0.0
     largest = np.abs(flat).max(axis=1, keepdims=True) if per_channel else np.abs(flat).max()
     step = largest / (2 ** (bits - 1) - 1)
     error = np.round(flat / step) * step - flat

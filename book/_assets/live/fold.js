@@ -5,17 +5,17 @@
   const { Figure, define, line, circle, text, show, chart } = Live;
 
   const [FROM, TO] = [0, 4]; // of the input
-  const [LOW, HIGH] = [-15, 15]; // of the output
-  const EPS = 1e-5;
+  const RANGES = [[15, 5], [50, 20], [150, 50], [400, 100]]; // of the output, to both sides, and its ticks // prettier-ignore
+  const EPS = 0; // what it hides is said in the sentence
   const START = { w: 2, b: 1, mean: 5, std: 2, gamma: 3, beta: 1 };
   const FRESH = { mean: 0, std: 1, gamma: 1, beta: 0 };
   const MISTAKES = [
     ["none", "none"],
     ["nothing", "nothing is folded"],
     ["bias", "b is not scaled"],
-    ["mean", "μ̄ is forgotten"],
+    ["mean", "running mean is forgotten"],
     ["beta", "β is forgotten"],
-    ["variance", "σ̄² for σ̄"],
+    ["variance", "variance for sd"],
   ];
 
   /** W′ and b′ of equation 23.2, with a mistake; W and b of the layer in evaluation; and how far they are apart. */
@@ -41,14 +41,14 @@
       const slider = (name, label, min, max, step) => this.slider(name, label, { min, max, step, value: START[name] });
       slider("w", "weight w", -3, 3, 0.25);
       slider("b", "bias b", -5, 5, 0.5);
-      slider("mean", "running mean μ̄", -8, 8, 0.5);
-      slider("std", "running sd σ̄", 0.5, 4, 0.25);
+      slider("mean", "running mean", -8, 8, 0.5);
+      slider("std", "running sd", 0.5, 4, 0.25);
       slider("gamma", "γ", -3, 3, 0.25);
       slider("beta", "β", -5, 5, 0.5);
       this.buttons("The layer", [
-        ["as trained", () => this.put(START)],
+        ["by hand", () => this.put(START)],
         ["as made", () => this.put(FRESH)],
-        ["no bias", () => this.put({ b: 0 })],
+        ["b = 0", () => this.put({ b: 0 })],
       ]);
     }
 
@@ -59,50 +59,48 @@
     draw(width) {
       const { w, b, mean, std, gamma, beta, mistake } = this.now;
       const found = fold(w, b, mean, std * std, gamma, beta, EPS, mistake);
-      const [weight, bias] = found.line;
-      const [left, right, top, bottom] = [40, width - 14, 54, width < 480 ? 270 : 300];
+      const [left, right, top, bottom] = [46, width - 14, 72, width < 480 ? 288 : 318];
+      const ends = [[w, b], found.right, found.line].flatMap(([slope, constant]) => [FROM, TO].map((x) => Math.abs(slope * x + constant)));
+      const [reach, step] = RANGES.find(([reach]) => reach >= Math.max(...ends)) ?? RANGES.at(-1);
+      const ticks = [-3, -2, -1, 0, 1, 2, 3].map((i) => i * step).filter((v) => Math.abs(v) < reach);
       const c = chart({
         left,
         right,
         top,
         bottom,
         x: { from: FROM, to: TO, ticks: [0, 1, 2, 3, 4], name: "input x" },
-        y: { from: LOW, to: HIGH, ticks: [-10, -5, 0, 5, 10], name: "output" },
+        y: { from: -reach, to: reach, ticks, name: "output" },
       });
-      /** Only what lies inside of the frame. */
       const points = (weight, bias, count) =>
-        Array.from({ length: count + 1 }, (_, i) => FROM + (i * (TO - FROM)) / count)
-          .map((x) => [x, weight * x + bias])
-          .filter(([, y]) => y >= LOW && y <= HIGH);
-      const drawn = (kind, weight, bias) => {
-        const inside = points(weight, bias, 160);
-        return inside.length > 1 ? [c.curve(kind, inside)] : [];
-      };
+        Array.from({ length: count + 1 }, (_, i) => FROM + (i * (TO - FROM)) / count).map((x) => [x, weight * x + bias]);
       const parts = [
         ...c.parts,
         line("live-zero", left, c.y(0), right, c.y(0)),
-        ...drawn("live-without", w, b),
-        ...drawn("live-with", ...found.right),
-        ...points(weight, bias, 16).map(([x, y]) => circle("live-dot live-ink", c.x(x), c.y(y), 4.5)),
+        c.curve("live-without", points(w, b, 1)),
+        c.curve("live-with", points(...found.right, 1)),
+        ...points(...found.line, 16).map(([x, y]) => circle("live-dot live-ink", c.x(x), c.y(y), 4.5)),
       ];
       const keys = [
         ["live-without", "weights alone"],
         ["live-with", "normalized"],
       ];
       keys.forEach(([kind, words], i) => {
-        const x = left + 62 + i * 130;
+        const x = left + 56 + i * 130;
         parts.push(line(`live-curve ${kind}`, x, 24, x + 20, 24), text("live-tick", x + 26, 28.5, words));
       });
-      parts.push(circle("live-dot live-ink", left + 12, 24, 4.5), text("live-tick", left + 20, 28.5, "fold"));
+      parts.push(circle("live-dot live-ink", left + 6, 24, 4.5), text("live-tick", left + 14, 28.5, "fold"));
       return { height: bottom + 44, parts, sentence: this.sentence(found) };
     }
 
     sentence({ line: [weight, bias], right, apart }) {
       const { mistake } = this.now;
-      const words = (slope, constant) => `${show(slope)}·x ${constant < 0 ? "−" : "+"} ${show(Math.abs(constant))}`;
+      const words = (slope, constant) => {
+        const size = show(Math.abs(constant));
+        return size === "0" ? `${show(slope)}·x` : `${show(slope)}·x ${constant < 0 ? "−" : "+"} ${size}`;
+      };
       const made = `The fold is ${words(weight, bias)}, the two layers are ${words(...right)}`;
       if (mistake === "none") return `${made}: the same line, whatever the constants.`;
-      if (apart < 1e-3) return `${made}: wrong, and no test with these constants sees it.`;
+      if (apart < 1e-9) return `${made}: wrong, and at ε = 0 no test with these constants sees it.`;
       return `${made}: wrong by up to ${show(apart)}.`;
     }
   }

@@ -131,3 +131,11 @@ def test_mistakes_are_named():
     assert "inside of the root" in check("ch23.fold", WRONG["ch23.fold"]["eps outside"]).message
     assert "The mean becomes β" in check("ch23.pad", WRONG["ch23.pad"]["mean"]).message
     assert "one bit is the sign" in check("ch23.bits", WRONG["ch23.bits"]["without sign"]).message
+
+
+def test_a_channel_of_zeros_has_no_rounding_error():
+    weight = np.random.default_rng(0).normal(size=(3, 2, 3, 3))
+    with_zeros = np.concatenate([weight, np.zeros((1, 2, 3, 3))])
+    for per_channel in (False, True):
+        assert fewest_bits(with_zeros, 0.01, per_channel) == fewest_bits(weight, 0.01, per_channel)
+        assert fewest_bits(0 * weight, 0.01, per_channel) == 2
