@@ -33,10 +33,8 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
   };
   const bytesOf = (b) => units(b, [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "bytes"]]);
   const timeOf = (s) => units(s, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]);
-  const valuesOf = (v) => {
-    const raised = [...String(Math.round(Math.log2(v)))].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("");
-    return `${v < 1e6 ? `${show(v / 1e3, 0)} thousand` : `${show(v / 1e6, 0)} million`} (2${raised})`;
-  };
+  const valuesOf = (v) => (v < 1e6 ? `${show(v / 1e3, 0)} thousand` : `${show(v / 1e6, 0)} million`);
+  const powerOf = (v) => `2${[...String(Math.round(Math.log2(v)))].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("")}`;
   const three = (value) => Number(value.toPrecision(3));
 
   class Roofline extends Figure {
@@ -107,11 +105,11 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
     }
 
     sentence(found, gain, ridge) {
-      const { way, bandwidth, peak, size } = this.now;
+      const { way, bandwidth, peak, values, size } = this.now;
       const each = Number(size) * this.data[way];
       const launching = LAUNCHES[way] * LAUNCH;
       const bound = found.memory >= found.arithmetic;
-      const start = `Forward and backward move ${bytesOf(found.bytes)}, ${this.data[way]} maps: at least ${timeOf(found.memory)} at ${bandwidth} TB/s. The arithmetic would take ${timeOf(found.arithmetic)} at ${peak} Tflop/s.`;
+      const start = `Forward and backward move ${bytesOf(found.bytes)}, ${this.data[way]} maps of ${powerOf(values)} values: at least ${timeOf(found.memory)} at ${bandwidth} TB/s. The arithmetic would take ${timeOf(found.arithmetic)} at ${peak} Tflop/s.`;
       const small = found.seconds < launching ? ` ${LAUNCHES[way]} launches at 5 µs take ${timeOf(launching)}, which is longer: this map is too small for its bytes to matter.` : "";
       if (!bound) return `${start} On a card whose ridge is at ${brief(ridge)} operations a byte, the arithmetic is the limit.${small}`;
       return `${start} The memory is the limit: the ridge is at ${brief(ridge)} operations a byte, and here there are ${this.data.flops} on ${each} bytes of each value, ${brief(found.intensity)} a byte. Fusing makes it ${show(gain, 3)} times as fast at best.${small}`;
