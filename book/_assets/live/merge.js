@@ -71,7 +71,7 @@
       name(tape, narrow ? "the batch, first device | second device" : "the batch, cut");
       values.forEach((v, i) => {
         const x = this.at(i + 0.5);
-        parts.push(circle(`live-dot ${colour(i)}`, x, tape, 14), text("live-mark", x, tape + 4, show(v), "middle"));
+        parts.push(circle(`live-dot ${colour(i)}`, x, tape, narrow ? 11 : 14), text("live-mark", x, tape + 4, show(v), "middle"));
       });
       parts.push(line("live-mark-line", this.at(cut), tape - 26, this.at(cut), tape + 26));
 
@@ -88,7 +88,8 @@
       rows.forEach(([words, own, mean, spread, c], k) => {
         const y = levels[k];
         const empty = k < 2 && !own.length;
-        const said = empty ? "no values" : `μ ${show(mean)}, σ² ${show(spread)}`;
+        const alone = k === 3 && !(found.a[0] && found.b[0]); // nothing to take the mean with
+        const said = empty ? "no values" : `μ ${show(mean)}, σ² ${show(spread)}${alone ? " (one device alone)" : ""}`;
         name(y, words);
         parts.push(line("live-axis", left, y, right, y));
         parts.push(text("live-value", right, y - 13, said, "end"));
@@ -103,7 +104,8 @@
       // M₂ of all as a sum of three.
       const bar = levels[3] + (narrow ? 78 : 62);
       const size = scale(0, found.M2, left, right);
-      name(bar, narrow ? "M₂ = first + second + what their distance adds" : "M₂ of all, as a sum");
+      if (!narrow) name(bar, "M₂ of all");
+      parts.push(text("live-tick", narrow ? 1 : left, bar - (narrow ? 26 : 20), "M₂ = first + second + what their distance adds"));
       let start = 0;
       for (const [value, c] of [[found.a[2], "live-c1"], [found.b[2], "live-c2"], [found.between, "live-c3"]]) {
         if (value <= 0) continue;
