@@ -326,9 +326,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def policy_table() -> str:
-    """The smallest effects worth having, by unit, and why."""
+    """The smallest effects worth having, by unit, and why; folded."""
     sizes = [(size.unit, _delta(size), size.why) for size in policy.POLICY.values()]
-    return _table([("effect in", "δ", "why"), *sizes])
+    table = _table([("effect in", "δ", "why"), *sizes])
+    return f"<details><summary>δ by unit, and why</summary>\n\n{table}\n\n</details>"
 
 
 def _delta(size: policy.Size) -> str:

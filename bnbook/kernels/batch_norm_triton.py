@@ -102,7 +102,7 @@ def reference(
 class BatchNormReLU(nn.modules.batchnorm._BatchNorm):
     """`BatchNorm1d`, `2d` or `3d` with the ReLU, and what is added before it, inside; parameters and names are theirs.
 
-    `layer.load_state_dict(torch.nn.BatchNorm2d(C).state_dict())` works, as does `momentum=None`, the plain average.
+    It loads the `state_dict` of `torch.nn.BatchNorm2d`, and knows `momentum=None`, the plain average.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
