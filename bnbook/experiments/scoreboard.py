@@ -417,7 +417,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.12  # inches
+LINE = 0.116  # inches
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
