@@ -159,7 +159,10 @@ def test_a_bad_file_gets_one_line(name, text, said, tmp_path, capfd):
         ("ANSWERS = {'ch02.normalise': 1}\n", "ANSWERS names 'ch02.normalise', which is no exercise"),
         ("ANSWERS = [1]\n", "ANSWERS should be a dictionary"),
         ("def ch02_normalise(x, eps): ...\n", "ch02_normalise names no exercise of its chapter"),
-        ("def factor(n): ...\n", "factor may be the answer to ch01.factor, ch14.factor: call it ch01_factor, or"),
+        (
+            "def factor(n): ...\n",
+            "factor may be the answer to ch01.factor, ch14.factor, ch24.factor: call it ch01_factor, or",
+        ),
     ],
 )
 def test_a_file_that_names_no_answers_says_why(text, said, tmp_path):

@@ -9,7 +9,7 @@ from ..exercises import Wrong, checker, same
 Array = np.ndarray
 
 
-@checker("ch25.fused")
+@checker("ch25.fused_backward")
 def fused(answer, rng) -> None:
     """`answer(grad_z, x, mean, inv_std, weight, bias)` is the backward pass of batch normalization with ReLU."""
     for _ in range(3):
@@ -78,7 +78,7 @@ def even(answer, rng) -> None:
         )
 
 
-@checker("ch25.gamma")
+@checker("ch25.smallest")
 def gamma(answer, rng) -> None:
     """`answer(u, bias, largest, error)` is the smallest |γ| from which x̂ is recovered so well."""
     for _ in range(4):
@@ -102,7 +102,7 @@ def gamma(answer, rng) -> None:
         )
 
 
-@checker("ch25.kept")
+@checker("ch25.kept_bytes")
 def kept(answer, rng) -> None:
     """`answer(call)` is the bytes that a call keeps for the backward pass, each memory once."""
     import torch

@@ -62,15 +62,15 @@ def limit(given, *, flat=1.5, far=2.0, sides=("memory", "arithmetic")):
 
 
 RIGHT = {
-    "ch25.fused": fused,
+    "ch25.fused_backward": fused,
     "ch25.even": even,
-    "ch25.gamma": lambda u, bias, largest, error: u * abs(bias) / (error - u * largest),
+    "ch25.smallest": lambda u, bias, largest, error: u * abs(bias) / (error - u * largest),
     "ch25.limit": limit,
-    "ch25.kept": kept,
+    "ch25.kept_bytes": kept,
 }
 
 WRONG = {
-    "ch25.fused": {
+    "ch25.fused_backward": {
         "no mask": lambda *given: fused(*given, mask="all"),
         "the mask of x_hat": lambda *given: fused(*given, mask="x_hat"),
         "no bias in the mask": lambda *given: fused(*given, mask="no bias"),
@@ -87,7 +87,7 @@ WRONG = {
         "one launch": lambda n, launch, maps, size, b: launch * b / (maps * size),
         "inverted": lambda n, launch, maps, size, b: maps * size / (n * launch * b),
     },
-    "ch25.gamma": {
+    "ch25.smallest": {
         "the bias alone": lambda u, bias, largest, error: u * abs(bias) / error,
         "added": lambda u, bias, largest, error: u * abs(bias) / (error + u * largest),
         "signed": lambda u, bias, largest, error: -u * bias / (error - u * largest) if bias > 0 else 0.0,
@@ -101,7 +101,7 @@ WRONG = {
         "the sides swapped": lambda given: limit(given, sides=("arithmetic", "memory")),
         "no name": lambda given: "the card",
     },
-    "ch25.kept": {
+    "ch25.kept_bytes": {
         "everything twice": lambda call: kept(call, once=False),
         "values, not bytes": lambda call: kept(call, of=lambda t: t.numel()),
         "of the view alone": lambda call: kept(call, of=lambda t: t.numel() * t.element_size()),
@@ -123,16 +123,16 @@ def test_the_records_are_what_they_say(name):
 
 
 def test_mistakes_are_named():
-    said = {name: check("ch25.fused", answer).message for name, answer in WRONG["ch25.fused"].items()}
+    said = {name: check("ch25.fused_backward", answer).message for name, answer in WRONG["ch25.fused_backward"].items()}
     assert "The mask of the ReLU is missing" in said["no mask"]
     assert "β is missing in the mask" in said["no bias in the mask"]
     assert "the two means are subtracted" in said["diagonal"]
     assert "changed the array it was given" in said["in place"]
     assert "not in values" in check("ch25.even", WRONG["ch25.even"]["bytes"]).message
-    assert "not β alone" in check("ch25.gamma", WRONG["ch25.gamma"]["the bias alone"]).message
+    assert "not β alone" in check("ch25.smallest", WRONG["ch25.smallest"]["the bias alone"]).message
 
 
 @pytest.mark.skipif(not TORCH, reason="torch is not installed")
 def test_what_is_kept_is_counted_once():
-    assert "untyped_storage" in check("ch25.kept", WRONG["ch25.kept"]["everything twice"]).message
-    assert "called once, was called 2" in check("ch25.kept", WRONG["ch25.kept"]["called twice"]).message
+    assert "untyped_storage" in check("ch25.kept_bytes", WRONG["ch25.kept_bytes"]["everything twice"]).message
+    assert "called once, was called 2" in check("ch25.kept_bytes", WRONG["ch25.kept_bytes"]["called twice"]).message
