@@ -15,8 +15,8 @@ FLOORS = (  # a file imports from its own room and from floors above it in this 
     {"provenance", "plotting", "data", "functional"},
     {"nn"},
     {"optim", "textbook"},  # the teaching core ends here
-    {"models", "probes", "checking"},
-    {"interop", "kernels"},
+    {"models", "probes", "checking", "kernels"},
+    {"interop"},
     {"checkup"},
     {"train"},
     {"experiments"},

@@ -5,12 +5,19 @@ Import `tf` and `keras` from here rather than from tensorflow, and TensorFlow's 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 
 # They are read once, when TensorFlow is loaded. Level 3 keeps all lines of its C++ code but fatal ones; the one about
 # oneDNN is written before the level is known and goes only with oneDNN, whose results depend on the processor anyway.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+# PyTorch loads Triton when it first needs it; loaded behind TensorFlow, the process dies of their two copies of LLVM.
+if "tensorflow" not in sys.modules:
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
 
 import numpy as np
 import tensorflow as tf

@@ -197,6 +197,15 @@ def test_fit_refuses(arguments, words):
 
 
 @pytest.mark.long
+def test_triton_may_be_loaded_beside_tensorflow():
+    """PyTorch loads it when it first needs it; behind TensorFlow alone, that ends the process."""
+    pytest.importorskip("triton")
+    code = "from bnbook.models.keras_cnn import tf; import triton; print(tf.reduce_sum(tf.ones(3)).numpy())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr
+
+
+@pytest.mark.long
 def test_tensorflow_is_silent():
     """At its import, building, training and prediction, in compiled code, and however many networks there are."""
     code = """
