@@ -9,6 +9,9 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import nn
 
