@@ -246,8 +246,10 @@ def test_on_a_cluster_a_killed_worker_takes_no_row_along(tmp_path, tiny, start, 
 
 def test_on_a_cluster_a_run_that_kills_its_workers_fails_alone(tmp_path, start, expected, monkeypatch):
     monkeypatch.setenv("TINY_DIES", "batch 0.1 0")
+    # A worker holds no run but the one it works on: those that wait on a dying worker would be suspected with it.
+    one_by_one = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-saturation": 1.0}
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(one_by_one),
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as cluster,
