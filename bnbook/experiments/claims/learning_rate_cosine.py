@@ -18,11 +18,13 @@ import torch
 
 from ...models.torch_cnn import cnn
 from ...models.torch_mlp import initialize
-from .. import Choice, Comparison, best, compare, select
+from .. import Choice, Comparison, best, select
 from ..policy import POINTS
 from ..protocol import split, subset, train_and_score
 from . import learning_rate as first
-from .learning_rate import ARMS, INITS, NORMS, conditions, words
+from .learning_rate import ARMS
+from .learning_rate import NORMS as NORMS
+from .learning_rate import conditions as conditions
 from .learning_rate import in_scope as in_scope
 
 if TYPE_CHECKING:
@@ -115,35 +117,9 @@ def at_best_rate(rows: Sequence[dict], optimizer: str, init: str, norm: str, ste
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Test accuracy after 390 updates, with BN minus without, each arm at its own best rate."""
-    return [
-        compare(
-            words(optimizer, init),
-            *(at_best_rate(rows, optimizer, init, norm) for norm in NORMS.values()),
-            arms=tuple(NORMS),
-            levels=(optimizer, init),
-        )
-        for optimizer, init in conditions(rows)
-    ]
+    return first.comparisons(select(rows, steps=ALL_RATES))
 
 
 def figure(rows: list[dict]) -> Figure:
     """Validation accuracy over the learning rate in the pilot, a panel for each optimizer; rings are the best rates."""
-    import matplotlib.pyplot as plt
-
-    from ... import plotting
-
-    optimizers = list(dict.fromkeys(optimizer for optimizer, _ in conditions(rows)))
-    picture, axes = plt.subplots(1, len(optimizers), figsize=(6.4, 3.4), sharey=True, squeeze=False)
-    for ax, optimizer in zip(axes[0], optimizers, strict=True):
-        for (arm, norm), color in zip(NORMS.items(), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True):
-            for init, style in zip(INITS, ("--", "-"), strict=True):
-                choice = at_best_rate(rows, optimizer, init, norm)
-                rates, means = [rate for (rate,) in choice.means], list(choice.means.values())
-                ax.plot(rates, means, style, color=color, label=f"{arm}, {INITS[init]}")
-                lr = choice.values["lr"]
-                ax.plot(lr, choice.means[lr,], "o", ms=10, mfc="none", mew=1.5, color=color)
-        ax.axhline(0.1, color="k", ls=":", lw=1)
-        ax.set(title=optimizer, xlabel="learning rate", xscale="log", ylim=(0, 1))
-    axes[0, 0].set_ylabel("validation accuracy")
-    picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return picture
+    return first.figure(select(rows, steps=ALL_RATES))

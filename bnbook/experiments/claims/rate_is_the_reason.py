@@ -6,7 +6,7 @@ network without, and what it gains further from there to its own rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import Comparison, compare, select
@@ -61,7 +61,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
     return result
 
 
-def figure(rows: list[dict]) -> Figure:
+def figure(rows: list[dict], gains: Callable[..., Gains] = gains) -> Figure:
     """The two parts of the gain in every condition, with their 95 % intervals over seeds."""
     import matplotlib.pyplot as plt
 

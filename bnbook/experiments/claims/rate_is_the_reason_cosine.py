@@ -63,23 +63,4 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
 
 def figure(rows: list[dict]) -> Figure:
     """The two parts of the gain in every condition, with their 95 % intervals over seeds."""
-    import matplotlib.pyplot as plt
-
-    from ... import plotting
-
-    places = conditions(rows)
-    picture, ax = plt.subplots(figsize=(6.4, 0.55 * len(places) + 1.1))
-    for k, (label, color) in enumerate(zip(PARTS, (plotting.PURPLE, plotting.SKY), strict=True)):
-        for i, place in enumerate(places):
-            part, y = gains(rows, *place)[k], i + 0.28 * k - 0.14
-            points = [100 * (part.a[seed] - part.b[seed]) for seed in part.seeds]
-            ax.barh(y, sum(points) / len(points), 0.26, color=color, alpha=0.5, label=None if i else label)
-            ax.plot(points, [y] * len(points), ".", ms=5, color=color)
-            if part.difference.low is not None:
-                ax.plot([100 * part.difference.low, 100 * part.difference.high], [y, y], color="k", lw=1)
-    ax.axvline(0, color="k", lw=0.8)
-    ax.set(xlabel="gain in test accuracy (points)", ylim=(len(places) - 0.5, -0.5))
-    ax.set_yticks(range(len(places)), [words(*place) for place in places])
-    ax.grid(axis="y", visible=False)
-    picture.legend(loc="outside upper center", ncols=2)
-    return picture
+    return first.figure(rows, gains)
