@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from ..interop.torch_folding import TRANSPOSED, absorbed, affine, hooked
+from ..interop.torch_folding import TRANSPOSED, absorbed, affine, why_hooked
 from .trials import Trials, arriving
 
 
@@ -23,7 +23,7 @@ def why_not(trials: Trials, name: str, weights: nn.Module, layer: str) -> str:
         return "it has no running statistics"
     if {"weight", "bias"} - weights._parameters.keys():
         return f"the weights of {name} are computed from others (weight or spectral normalization, pruning)"
-    if reason := next(filter(None, map(hooked, (weights, norm))), ""):
+    if reason := next(filter(None, map(why_hooked, (weights, norm))), ""):
         return reason
     if trials.uses[name] > 1:
         return f"{name} is called {trials.uses[name]} times"

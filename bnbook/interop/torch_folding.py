@@ -224,7 +224,7 @@ def _own_reason(norm: nn.Module, without_example: bool) -> str:
     kind = kind_of(norm, NORMS, "forward")
     if kind is None and without_example:
         return f"{why_not_norm(norm, None)}: pass an example"
-    return why_not_norm(norm, kind or "to be tried") or hooked(norm)
+    return why_not_norm(norm, kind or "to be tried") or why_hooked(norm)
 
 
 def _as_own(name: str, module: nn.Module) -> str:
@@ -243,7 +243,7 @@ def _why_not(
     own = kind_of(weights, WEIGHTED, "forward") is None
     if {"weight", "bias"} - weights._parameters.keys() or (own and not backwards):  # behind it, it may pad
         return _as_own(name, weights)
-    if reason := hooked(weights):
+    if reason := why_hooked(weights):
         return f"{name}: {reason}"
     others = set(links.users[name] if backwards else links.sources[name]) - {norm}
     if others:
@@ -269,7 +269,7 @@ def weights_pad(weights: nn.Module) -> bool:
     return padding != "valid" if isinstance(padding, str) else any(padding)
 
 
-def hooked(module: nn.Module) -> str:
+def why_hooked(module: nn.Module) -> str:
     """Why a layer with hooks is left as it is: they would see, or change, something else; else ""."""
     return "it has hooks of its own" if any(getattr(module, name) for name in HOOKS) else ""
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bnbook.checkup import checkup
 from bnbook.interop import fold
-from bnbook.interop.torch_folding import hooked
+from bnbook.interop.torch_folding import why_hooked
 from tests.checkup import models
 from tests.checkup.faults import FAULTS
 from tests.checkup.test_pairs import Plain, network
@@ -148,6 +148,6 @@ def test_layers_of_another_class():
 def test_hooks_keep_a_pair_apart():
     model = own(nn.Conv2d(1, 8, 3))
     model[0].register_forward_hook(lambda module, inputs, output: None)
-    assert hooked(model[0]) and called_foldable(model, models.batches(2))[2] == "BN502"
+    assert why_hooked(model[0]) and called_foldable(model, models.batches(2))[2] == "BN502"
     with pytest.raises(ValueError, match="has hooks"):
         fold(model.eval(), models.batches(1)[0])
