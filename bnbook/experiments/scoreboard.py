@@ -96,8 +96,6 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "conv_regularization",
     "conv_regularized_loss",
     "conv_regularized_calibration",
-    "noise_cosine",
-    "rate_tuning_cosine",
     "placement_cosine",
     "dropout_before_norm_cosine",
     "init_scale_cosine",

@@ -256,7 +256,6 @@ UNDER_WAY = (
     "gpu_speed",
     "init_scale_cosine",
     "learning_rate_cosine",
-    "noise_cosine",
     "placement_cosine",
 )
 
