@@ -98,7 +98,6 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "conv_regularized_calibration",
     "placement_cosine",
     "dropout_before_norm_cosine",
-    "init_scale_cosine",
 )
 NO_VERDICT = "no verdict yet"
 

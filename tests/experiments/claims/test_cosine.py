@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 
 import matplotlib
-import pytest
 
 from bnbook.experiments import verdict
 from bnbook.experiments.claims import dropout_before_norm_cosine as D
-from bnbook.experiments.claims import init_scale
-from bnbook.experiments.claims import init_scale_cosine as I
 from bnbook.experiments.claims import placement_cosine as P
 
 matplotlib.use("Agg")
@@ -82,30 +79,3 @@ def test_half_of_the_values_are_dropped_where_that_is_said(monkeypatch):
     assert row["accuracy_dropout_on"] != row["accuracy_dropout_off"] and not row["diverged"]
     plain = P.run({**setting, "dropout": "none", "strength": 0.0}, seed=0)
     assert plain["accuracy_dropout_on"] is None
-
-
-def test_every_start_has_its_rates_and_the_range_of_scales_is_confirmed():
-    def accuracy(s):
-        best = {"batch": 0.1, "none": 0.1}[s["norm"]]
-        if s["optimizer"] == "Adam":
-            best = 0.00316 if s["norm"] == "none" else 0.01
-        elif s["norm"] == "none" and s["init"] == "he":
-            best = {3.16: 0.001, 10.0: 3.16e-05}.get(s["scale"], 0.1)
-        return 0.85 - 0.02 * abs(math.log10((s["lr"] or 1e-12) / best)) - 0.1 * (s["norm"] == "none")
-
-    grid = I.grid()
-    assert len({tuple(s.items()) for s in grid}) == len(grid) and all(s in grid for s in I.grid(quick=True))
-    rows = confirmed((I,), made_up(I, accuracy))
-    for optimizer in I.OPTIMIZERS:
-        for c in I.comparisons(rows, optimizer):
-            assert len(c.seeds) == 10 and c.difference.mean == pytest.approx(0.1)
-    for norm in I.ARMS.values():
-        assert set(init_scale.usable_scales(rows, norm)) == set(range(100, 110))
-    matplotlib.pyplot.close(I.figure(rows))
-
-
-def test_a_rate_of_zero_leaves_the_weights_as_they_are(monkeypatch):
-    monkeypatch.setattr(I, "STEPS", 2)
-    setting = {"optimizer": "SGD", "init": "he", "scale": 0.01, "norm": "none", "lr": 0.0}
-    before, after = I.run(setting, seed=0)["weight_norms"]
-    assert before == after and before != I.run({**setting, "lr": 1.0, "scale": 1.0}, seed=0)["weight_norms"][1]

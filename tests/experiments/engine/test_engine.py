@@ -254,7 +254,6 @@ UNDER_WAY = (
     "conv_speed",
     "full_size",
     "gpu_speed",
-    "init_scale_cosine",
     "learning_rate_cosine",
     "placement_cosine",
 )
