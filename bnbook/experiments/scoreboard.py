@@ -97,6 +97,8 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "conv_regularization",
     "conv_regularized_loss",
     "conv_regularized_calibration",
+    "conv_why",
+    "conv_smoothness",
     "placement_cosine",
     "dropout_before_norm_cosine",
     "init_scale_cosine",
