@@ -61,7 +61,6 @@ def figure(rows: list[dict]) -> Figure:
             some = [c for c in found if (c.levels[0], c.levels[2]) == (network, share)]
             draw(ax, some, [c.levels[1] for c in some], size=3)
             ax.set_title(f"{network}, dropout of {share:g}")
-    for ax in axes[-1]:
-        ax.set_xlabel("gain in test accuracy (points)")
+    picture.supxlabel("gain in test accuracy (points)", fontsize="medium")
     axes[0, 0].invert_yaxis()  # which all share
     return picture
