@@ -93,9 +93,12 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "rate_is_the_reason_cosine",
     "conv_rates",
     "conv_order",
+    "conv_dropout_order",
     "conv_regularization",
     "conv_regularized_loss",
     "conv_regularized_calibration",
+    "conv_why",
+    "conv_smoothness",
     "placement_cosine",
     "dropout_before_norm_cosine",
 )
