@@ -99,8 +99,6 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "conv_regularized_calibration",
     "conv_why",
     "conv_smoothness",
-    "placement_cosine",
-    "dropout_before_norm_cosine",
 )
 NO_VERDICT = "no verdict yet"
 

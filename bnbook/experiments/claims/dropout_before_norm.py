@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import Choice, Comparison
 from ..policy import POINTS
-from .placement import AFTER, BEFORE, FIT, WORDS, at_best_rate
+from .placement import AFTER, BEFORE, FIT, STRENGTHS, WORDS, at_best_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +27,8 @@ SOURCE = "li2019understanding"
 FOLKLORE = "Dropout before batch normalization does harm."
 CHAPTER, ROWS = 16, "placement"
 METRIC, DELTA = "accuracy", POINTS.delta
-SCOPE = "networks that drop half of the values; ours drop a fifth, so that none is within"
-FACTOR = "the activation", "the order"
+SCOPE = "networks that drop half of the values"
+FACTOR = "the activation", "the order", "the strength of dropout"
 
 ARMS = ("statistics with dropout off", "statistics with dropout on")
 ORDERS = {  # of a layer: (place of BN, place of dropout)
@@ -41,14 +41,17 @@ ORDERS = {  # of a layer: (place of BN, place of dropout)
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Test accuracy of the networks at their best rate, statistics with dropout off minus on; the same networks."""
+    if not any(row["setting"]["dropout"] != "none" for row in rows):
+        return []  # of a quick grid
     return [
         off_minus_on(
-            f"{WORDS[activation]}, {order}",
-            at_best_rate(rows, activation, fit, place, dropout),
-            levels=(activation, order),
+            f"{WORDS[activation]}, {order}, {strength:g}",
+            at_best_rate(rows, activation, fit, place, dropout, strength),
+            levels=(activation, order, strength),
         )
         for activation, fit in FIT.items()
         for order, (place, dropout) in ORDERS.items()
+        for strength in STRENGTHS
     ]
 
 
@@ -81,19 +84,21 @@ def off_minus_on(name: str, choice: Choice, levels: tuple) -> Comparison:
 
 
 def in_scope(comparison: Comparison) -> bool:
-    """None: their networks drop half of the values."""
-    return False
+    """Their networks drop half of the values."""
+    return comparison.levels[2] == 0.5
 
 
 def figure(rows: list[dict]) -> Figure:
-    """What the fitting statistics gain, in points: dots are seeds, bars their 95 % intervals."""
+    """What the fitting statistics gain, in points, a panel for each strength: dots are seeds, bars 95 % intervals."""
     import matplotlib.pyplot as plt
 
-    picture, ax = plt.subplots(figsize=(6.4, 4.6))
     found = comparisons(rows)
-    draw(ax, found, [comparison.name for comparison in found])
-    ax.invert_yaxis()
-    ax.set_xlabel("gain in test accuracy (points)")
+    picture, axes = plt.subplots(1, len(STRENGTHS), figsize=(6.4, 4.6), sharey=True)
+    for ax, strength in zip(axes, STRENGTHS, strict=True):
+        some = [comparison for comparison in found if comparison.levels[2] == strength]
+        draw(ax, some, [", ".join(c.name.split(", ")[:2]) for c in some], size=3)
+        ax.set(xlabel="gain in test accuracy (points)", title=f"dropout of {strength:g}")
+    axes[0].invert_yaxis()
     return picture
 
 

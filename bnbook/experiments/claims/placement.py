@@ -1,23 +1,24 @@
 """Whether batch normalization belongs before the activation or after it: ReLU, tanh, sigmoid, also with dropout.
 
-Two hidden layers differ in the order of their parts alone. Dropout stands at the end of each hidden layer, or right
-before the normalization. `dropout_before_norm` reads its claim from the same rows.
+Two hidden layers differ in the order of their parts alone. Dropout, weak or strong, stands at the end of each hidden
+layer, or right before the normalization; `dropout_before_norm` reads its claim from the same rows. Rates fall to zero
+along half a cosine. Each seed draws its own training images, and 10,000 others validate.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
-from .. import Choice, Comparison, best, compare, select
+from .. import Choice, Comparison, best, compare, pilot, select
 from ..policy import POINTS
-from ..protocol import WEIGHTS, evaluate, split, updates
+from ..protocol import WEIGHTS, evaluate, split, subset, train_and_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +27,8 @@ QUESTION = "Is a network better with batch normalization before its activations,
 CLAIM = "We add the BN transform immediately before the nonlinearity, by normalizing x = Wu + b."
 SOURCE = "ioffe2015batch"
 FOLKLORE = "It belongs before the activation."
-CHAPTER, VERSION, SEEDS = 16, 1, 5
-DATASET = "Fashion-MNIST, 10,000 training images"
+CHAPTER, VERSION, SEEDS, CONFIRM = 16, 2, 2, True
+DATASET = "Fashion-MNIST, 10,000 training images, drawn anew for each seed"
 NETWORK = "fully connected, five hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 312  # four epochs of 78 updates
 WIDTHS = (128,) * 5
@@ -39,30 +40,37 @@ FIT = {"relu": "he", "tanh": "xavier", "sigmoid": "xavier"}  # the initializatio
 WORDS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid", **WEIGHTS}
 BEFORE, AFTER, WITHOUT = "before", "after", "without BN"
 PLACES = (BEFORE, AFTER, WITHOUT)
-DROPOUT = 0.2  # with half of the units these narrow networks learn too little to be compared
-RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
-QUICK_RATES = (0.001, 0.003, 0.01)
+STRENGTHS = (0.2, 0.5)  # of dropout: a weak dose, and the usual one
+SPOTS = {"end": "dropout last", "norm": "dropout right before BN"}
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
+LOWEST = 0.0001  # for the default weights, whose best rates are lower
+EQUAL = 0.003  # the rate at which the two places are also compared
+VALIDATION = 10_000  # images, none of which any run trains on
 
 
 def grid(quick: bool = False) -> list[dict]:
     """Every activation, place and initialization at every rate; dropout with the fitting initialization.
 
-    Without batch normalization dropout stands at the end of the layer only. Quick: three rates, without dropout.
+    Quick: three rates, without dropout.
     """
-    arms = [
-        {"activation": activation, "init": init, "place": place, "dropout": "none"}
+    plain = [
+        {"activation": activation, "init": init, "place": place, "dropout": "none", "strength": 0.0}
         for activation, fit in FIT.items()
         for init in ("default", fit)
         for place in PLACES
-    ] + [
-        {"activation": activation, "init": fit, "place": place, "dropout": dropout}
+    ]
+    dropped = [
+        {"activation": activation, "init": fit, "place": place, "dropout": spot, "strength": strength}
         for activation, fit in FIT.items()
-        for place in PLACES
-        for dropout in (("end",) if place == WITHOUT else ("end", "norm"))
+        for place in (BEFORE, AFTER)
+        for spot in SPOTS
+        for strength in STRENGTHS
     ]
     if quick:
-        return [{**arm, "lr": lr} for arm in arms if arm["dropout"] == "none" for lr in QUICK_RATES]
-    return [{**arm, "lr": lr} for arm in arms for lr in RATES[0 if arm["dropout"] == "none" else 1 :]]
+        return [{**arm, "lr": lr} for arm in plain for lr in RATES[:3]]
+    return [
+        {**arm, "lr": lr} for arm in plain + dropped for lr in ((LOWEST, *RATES) if arm["init"] == "default" else RATES)
+    ]
 
 
 def network(setting: dict) -> nn.Sequential:
@@ -74,7 +82,7 @@ def network(setting: dict) -> nn.Sequential:
         activation=setting["activation"],
         init=setting["init"],
         placement=AFTER if setting["place"] == AFTER else BEFORE,
-        dropout=DROPOUT if dropped else 0.0,
+        dropout=setting["strength"],
         dropout_at=setting["dropout"] if dropped else "end",
     )
 
@@ -99,35 +107,35 @@ def estimated_again(model: nn.Module, x: Tensor, dropout: bool) -> nn.Module:
 
 def run(setting: dict, seed: int) -> dict:
     """Train one network with Adam; scores after the last update, and with statistics that were estimated again."""
-    x, y = split("train")
+    images, test = subset(10_000, seed), split("test")
     torch.manual_seed(seed)
     model = network(setting)
-    losses = []
-    for step, loss in updates(  # noqa: B007
-        model, x, y, steps=STEPS, lr=setting["lr"], optimizer="adam", seed=seed, batch_size=BATCH_SIZE
-    ):
-        losses.append(loss)
-    test = split("test")
-    tested = evaluate(model, *test)
-    result = {
-        "train_loss": sum(losses[-78:]) / len(losses[-78:]),
-        "diverged": step < STEPS or not math.isfinite(tested.loss),
-        "val_accuracy": evaluate(model, *split("val")).accuracy,
-        "test_accuracy": tested.accuracy,
-        "test_loss": tested.loss,
-        "correct": tested.correct,
-        "accuracy_dropout_on": None,
-        "accuracy_dropout_off": None,
-    }
-    if setting["dropout"] != "none" and setting["place"] != WITHOUT and not result["diverged"]:
+    row = train_and_score(
+        model,
+        images,
+        split("val", VALIDATION),
+        test,
+        steps=STEPS,
+        lr=setting["lr"],
+        optimizer="adam",
+        schedule="cosine",
+        seed=seed,
+        batch_size=BATCH_SIZE,
+    )
+    row |= {"accuracy_dropout_on": None, "accuracy_dropout_off": None}
+    if setting["dropout"] != "none" and not row["diverged"]:
         for name, on in {"on": True, "off": False}.items():
-            result[f"accuracy_dropout_{name}"] = evaluate(estimated_again(model, x, dropout=on), *test).accuracy
-    return result
+            again = estimated_again(model, images[0], dropout=on)
+            row[f"accuracy_dropout_{name}"] = evaluate(again, *test).accuracy
+    return row
 
 
-def at_best_rate(rows: Sequence[dict], activation: str, init: str, place: str, dropout: str = "none") -> Choice:
+def at_best_rate(
+    rows: Sequence[dict], activation: str, init: str, place: str, dropout: str = "none", strength: float = 0.0
+) -> Choice:
     """An arm at the rate with the highest mean validation accuracy."""
-    return best(select(rows, activation=activation, init=init, place=place, dropout=dropout), over="lr")
+    arm = {"activation": activation, "init": init, "place": place, "dropout": dropout, "strength": strength}
+    return best(select(rows, **arm), over="lr")
 
 
 def words(activation: str, init: str) -> str:
@@ -136,42 +144,49 @@ def words(activation: str, init: str) -> str:
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
-    """Test accuracy without dropout, before minus after, each at its own best rate."""
-    return [
-        compare(
-            words(activation, init),
-            *(at_best_rate(rows, activation, init, place) for place in (BEFORE, AFTER)),
-            arms=(BEFORE, AFTER),
-            levels=(activation, "default" if init == "default" else "fitting"),
-        )
-        for activation, fit in FIT.items()
-        for init in ("default", fit)
-    ]
+    """Test accuracy without dropout, before minus after, each at its own best rate.
+
+    Confirmed are as well the network without batch normalization, and both places at one rate.
+    """
+    result = []
+    for activation, fit in FIT.items():
+        for init in ("default", fit):
+            choices = [at_best_rate(rows, activation, init, place) for place in PLACES]
+            before, after, without = (choice.rows[0]["setting"] for choice in choices)
+            comparison = compare(
+                words(activation, init),
+                *choices[:2],
+                arms=(BEFORE, AFTER),
+                levels=(activation, "default" if init == "default" else "fitting"),
+            )
+            equal = tuple(setting | {"lr": EQUAL} for setting in (before, after))
+            result.append(replace(comparison, settings=(before, after, without, *equal)))
+    return result
 
 
-def with_dropout(rows: list[dict]) -> list[Comparison]:
+def with_dropout(rows: list[dict], strength: float) -> list[Comparison]:
     """The same with dropout, at the end of the layers and right before the normalization; no part of the verdict."""
     return [
         compare(
-            f"{WORDS[activation]}, dropout {'last' if dropout == 'end' else 'right before BN'}",
-            *(at_best_rate(rows, activation, fit, place, dropout) for place in (BEFORE, AFTER)),
+            f"{WORDS[activation]}, {words} of {strength:g}",
+            *(at_best_rate(rows, activation, fit, place, spot, strength) for place in (BEFORE, AFTER)),
             arms=(BEFORE, AFTER),
         )
         for activation, fit in FIT.items()
-        for dropout in ("end", "norm")
+        for spot, words in SPOTS.items()
     ]
 
 
-def at_equal_rates(rows: list[dict], activation: str, init: str, dropout: str = "none") -> dict[float, Comparison]:
-    """Before minus after at each rate of the grid."""
-    arm = {"activation": activation, "init": init, "dropout": dropout}
+def at_equal_rates(rows: list[dict], activation: str, init: str) -> dict[float, Comparison]:
+    """Before minus after at each rate of the grid, by the rows of the pilot; without dropout."""
+    arm = select(pilot(rows), activation=activation, init=init, dropout="none")
     return {
         lr: compare(
             f"{words(activation, init)}, rate {lr:g}",
-            *(select(rows, **arm, place=place, lr=lr) for place in (BEFORE, AFTER)),
+            *(select(arm, place=place, lr=lr) for place in (BEFORE, AFTER)),
             arms=(BEFORE, AFTER),
         )
-        for lr in sorted({row["setting"]["lr"] for row in select(rows, **arm)})
+        for lr in sorted({row["setting"]["lr"] for row in arm})
     }
 
 

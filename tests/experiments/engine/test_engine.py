@@ -256,7 +256,6 @@ UNDER_WAY = (
     "full_size",
     "gpu_speed",
     "learning_rate_cosine",
-    "placement_cosine",
 )
 
 
