@@ -18,8 +18,8 @@ from ..protocol import split, subset, train_and_score
 from . import higher_rates
 from .conv_speed import DATASET as DATASET
 from .conv_speed import NETWORKS, NORMS, network
-from .higher_rates_cosine import METRIC as METRIC
-from .higher_rates_cosine import compare_highest, usable
+from .higher_rates import METRIC as METRIC
+from .higher_rates import compare_highest, usable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

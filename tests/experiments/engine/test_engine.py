@@ -255,7 +255,6 @@ UNDER_WAY = (
     "full_size",
     "gpu_speed",
     "init_scale_cosine",
-    "learning_rate_cosine",
     "placement_cosine",
 )
 
