@@ -89,9 +89,12 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
 WAITING = (  # experiments whose runs are under way, and which no page reads before they are there
     "conv_rates",
     "conv_order",
+    "conv_dropout_order",
     "conv_regularization",
     "conv_regularized_loss",
     "conv_regularized_calibration",
+    "conv_why",
+    "conv_smoothness",
     "placement_cosine",
     "dropout_before_norm_cosine",
     "init_scale_cosine",

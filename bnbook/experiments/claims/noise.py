@@ -11,6 +11,7 @@ chosen on the seeds of the pilot; fresh seeds run what the claims and the predic
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -63,7 +64,8 @@ class Noise(nn.Module):
     """Scale and shift every unit at random in training: x → s·x + m, in the manner of Santurkar et al. (2018).
 
     With every call each unit gets a mean shift from −0.5 to 0.5 and a mean scale from 1 to 1.25; the values of each
-    example lie around these. In evaluation x is multiplied by the mean scale.
+    example lie around these. Of images (N, C, H, W) a channel is a unit, and all pixels of an example's channel have
+    one shift and one scale. In evaluation x is multiplied by the mean scale.
     """
 
     MEAN, SCALE, JITTER = 0.5, 1.25, 0.1
@@ -78,8 +80,10 @@ class Noise(nn.Module):
         units, g = x.shape[1], self.generator
         mean = self.MEAN * (2 * torch.rand(units, generator=g) - 1)
         scale = 1 + (self.SCALE - 1) * torch.rand(units, generator=g)
-        shift = mean + self.JITTER * (2 * torch.rand(x.shape, generator=g) - 1)
-        return x * (scale + self.JITTER * torch.randn(x.shape, generator=g)) + shift
+        shift = mean + self.JITTER * (2 * torch.rand(x.shape[:2], generator=g) - 1)
+        scale = scale + self.JITTER * torch.randn(x.shape[:2], generator=g)
+        shape = (*x.shape[:2], *[1] * (x.ndim - 2))  # of a value per example and unit
+        return x * scale.view(shape) + shift.view(shape)
 
 
 def network(arm: str, init: str, seed: int) -> nn.Sequential:
@@ -87,13 +91,17 @@ def network(arm: str, init: str, seed: int) -> nn.Sequential:
     norm, noisy, _ = ARMS[arm]
     torch.manual_seed(seed)
     model = mlp(norm, widths=WIDTHS, init=init)
-    if not noisy:
-        return model
-    layers = []
+    return with_noise(model, seed) if noisy else model
+
+
+def with_noise(model: nn.Sequential, seed: int) -> nn.Sequential:
+    """The network with `Noise` right before each activation, behind a normalization that stands there."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, layer in model.named_children():
-        layers += [Noise(1000 * seed + len(layers))] if name.startswith("act") else []
-        layers.append(layer)
-    return nn.Sequential(*layers)
+        if name.startswith("act"):
+            layers[name.replace("act", "noise")] = Noise(1000 * seed + len(layers))
+        layers[name] = layer
+    return nn.Sequential(layers)
 
 
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:

@@ -49,6 +49,16 @@ def test_noise_changes_with_every_call_and_is_off_in_evaluation():
     assert torch.equal(torch.get_rng_state(), state)  # others' random numbers stay the same
 
 
+def test_the_noise_of_images_is_one_for_all_pixels_of_a_channel():
+    layer, x = N.Noise(0), torch.randn(40, 6, 5, 3)
+    y, rows = layer(x), N.Noise(0)(torch.ones(40, 6))
+    scale = (y[..., 0, 0] - y[..., 1, 2]) / (x[..., 0, 0] - x[..., 1, 2])
+    assert torch.allclose(y, scale[..., None, None] * (x - x[..., :1, :1]) + y[..., :1, :1], atol=1e-3)
+    at_one = y[..., 0, 0] + scale * (1 - x[..., 0, 0])
+    assert torch.allclose(at_one, rows, atol=1e-3)  # the same numbers as those of a row of six units
+    assert torch.equal(layer.eval()(x), 1.125 * x)
+
+
 def test_noise_stands_right_behind_every_normalization_and_arms_share_their_weights():
     names = {arm: [type(layer).__name__ for layer in N.network(arm, "he", 0)] for arm in N.ARMS}
     layer = ["Linear", "BatchNorm1d", "Noise", "ReLU"]

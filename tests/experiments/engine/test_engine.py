@@ -252,6 +252,7 @@ UNDER_WAY = (
     "conv_rates",
     "conv_regularization",
     "conv_speed",
+    "conv_why",
     "full_size",
     "gpu_speed",
     "init_scale_cosine",
