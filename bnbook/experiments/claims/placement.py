@@ -44,6 +44,7 @@ STRENGTHS = (0.2, 0.5)  # of dropout: a weak dose, and the usual one
 SPOTS = {"end": "dropout last", "norm": "dropout right before BN"}
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 LOWEST = 0.0001  # for the default weights, whose best rates are lower
+HIGHEST = (0.1, 0.3)  # with dropout, whose best rates are higher
 EQUAL = 0.003  # the rate at which the two places are also compared
 VALIDATION = 10_000  # images, none of which any run trains on
 
@@ -69,8 +70,8 @@ def grid(quick: bool = False) -> list[dict]:
     if quick:
         return [{**arm, "lr": lr} for arm in plain for lr in RATES[:3]]
     return [
-        {**arm, "lr": lr} for arm in plain + dropped for lr in ((LOWEST, *RATES) if arm["init"] == "default" else RATES)
-    ]
+        {**arm, "lr": lr} for arm in plain for lr in ((LOWEST, *RATES) if arm["init"] == "default" else RATES)
+    ] + [{**arm, "lr": lr} for arm in dropped for lr in (*RATES, *HIGHEST)]
 
 
 def network(setting: dict) -> nn.Sequential:
