@@ -116,10 +116,7 @@ def normalize_once(answer, rng) -> None:
 @checker("ch12.overturn")
 def overturn(answer, rng) -> None:
     """`answer(setting)` changes one entry, neither norm nor scale, and the network learns."""
-    import torch
-
     from ...experiments.claims import init_scale
-    from ...experiments.protocol import evaluate, split, updates
 
     setting = {"optimizer": "SGD", "init": "he", "scale": 0.01, "norm": "none", "lr": 0.01}
     got = answer(dict(setting))
@@ -130,13 +127,8 @@ def overturn(answer, rng) -> None:
         raise Wrong(f"Exactly one entry should change, you changed {', '.join(changed) or 'none'}.")
     if changed[0] in ("norm", "scale"):
         raise Wrong(f"{changed[0]!r} should stay as it is.")
-    seed = int(rng.integers(1_000))
-    torch.manual_seed(seed)
-    model = init_scale.network(got)
-    rate = {"lr": got["lr"], "optimizer": str(got["optimizer"]).lower()}
-    for _ in updates(model, *split("train"), steps=init_scale.STEPS, seed=seed, **rate):
-        pass
-    right = evaluate(model, *split("val")).accuracy
+    got["optimizer"] = str(got["optimizer"])
+    right = init_scale.run(got, int(rng.integers(1_000)))["val_accuracy"]
     if right < 0.7:
         raise Wrong(f"With {changed[0]} = {got[changed[0]]!r} the share of right answers is {right:.2f}.")
 
