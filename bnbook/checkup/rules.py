@@ -174,6 +174,16 @@ _ALL: tuple[Rule, ...] = (
         _DROPOUT,
     ),
     Rule(
+        "BN206",
+        "error",
+        "an error in training alone",
+        "In evaluation the model answers; with its layers of batch normalization in training mode it raises an error."
+        " PyTorch refuses an ε of 0 there, its synchronized layer refuses a CPU, and a layer of one's own may have a"
+        " mistake in the branch that evaluation does not take.",
+        "Call model.train()(batch) yourself: the traceback names the layer.",
+        _MODES,
+    ),
+    Rule(
         "BN301",
         "warning",
         "frozen statistics, learning γ and β",
@@ -185,8 +195,8 @@ _ALL: tuple[Rule, ...] = (
         "BN302",
         "warning",
         "frozen γ and β, moving statistics",
-        "requires_grad=False stops the optimizer, not the running statistics: in training mode they follow the new"
-        " data, and a network that was meant to stay as it was changes.",
+        "requires_grad=False, torch.no_grad() and an optimizer without them stop γ and β, not the running statistics:"
+        " in training mode they follow the new data, and a network that was meant to stay as it was changes.",
         "Call eval() of these layers after each train() of the model, or let γ and β learn.",
         _FROZEN,
     ),
@@ -209,14 +219,25 @@ _ALL: tuple[Rule, ...] = (
         _DECAY,
     ),
     Rule(
+        "BN305",
+        "warning",
+        "γ and β of a new layer among learned ones",
+        "After a step of the optimizer hardly a γ is exactly 1 or a β exactly 0. Here all of a layer are, and those of"
+        " other layers are not: its name was absent from a file that was loaded with strict=False, or no optimizer has"
+        " it. Its channels then come out at another size and place than what follows has learned to expect.",
+        "Read what load_state_dict() returns, missing_keys and unexpected_keys; look whether the optimizer has the"
+        " layer's parameters. In a layer that is new on purpose, as of a new head, nothing is wrong.",
+        _BUFFERS,
+    ),
+    Rule(
         "BN401",
         "warning",
         "batches that are not alike",
         "The means of these batches differ by far more than batches drawn at random would: sorted by class, by source"
-        " or by time. In training the layer then removes what tells the batches apart; in evaluation their average fits"
-        " none of them.",
-        "Shuffle before batching. Where they are more than 0.3 standard deviations apart, BN105 and BN106 cannot be"
-        " judged and are not.",
+        " or by time, or one of them was prepared in another way. In training the layer then removes what tells the"
+        " batches apart; in evaluation their average fits none of them.",
+        "Shuffle before batching; of a batch that stands apart, look at its examples. Where the batches are more than"
+        " 0.3 standard deviations apart, BN105 and BN106 cannot be judged and are not.",
         _FORGOTTEN,
     ),
     Rule(
@@ -233,9 +254,11 @@ _ALL: tuple[Rule, ...] = (
         "BN403",
         "warning",
         "SyncBatchNorm on a CPU",
-        "PyTorch's layer works on GPUs only: without a process group it is an ordinary layer, with one it raises in"
-        " training.",
-        "bnbook.kernels.sync_batch_norm.convert(model) for several processes on CPUs; BatchNorm1d, 2d or 3d for one.",
+        "PyTorch's layer synchronizes on accelerators only. On a CPU it is harmless as long as no process group is"
+        " initialized, as where a model from several GPUs is checked, evaluated or exported: there it is an ordinary"
+        " layer. With a process group it raises in training.",
+        "None where the model is trained on GPUs and only looked at here (ignore BN403). To train on CPUs:"
+        " bnbook.kernels.sync_batch_norm.convert(model) in several processes, BatchNorm1d, 2d or 3d in one.",
         _OTHERS,
     ),
     Rule(

@@ -268,7 +268,74 @@ def test_the_function_without_a_layer_is_seen():
 
     x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     assert severe(checkup(Function(True), x.split(100))) == {"BN107": ""}
-    assert severe(checkup(Function(False), x.split(100))) == {}
+    assert severe(checkup(Function(False), x.split(100))) == {"BN101": "batch_norm()"}  # it divides by 1
+
+
+class Functions(nn.Module):
+    """The function in two places, with the statistics of two modules, and a third with those of none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Module(), nn.Module(), nn.Linear(8, 5)
+        for place in (self.one, self.two):
+            place.register_buffer("mean", torch.zeros(8))
+            place.register_buffer("var", torch.ones(8))
+        self.third = nn.BatchNorm1d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for place in (self.one, self.two):
+            x = nn.functional.batch_norm(2 * x + 1, place.mean, place.var, training=self.training)
+        x = nn.functional.batch_norm(x, torch.zeros(8), torch.full([8], 1.1))
+        return self.out(self.third(x))
+
+
+def test_the_function_has_statistics_too():
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model, batches = settled(Functions(), x), x[:200].split(100)
+    report = checkup(model, batches)
+    names = {"third", "one.batch_norm()", "two.batch_norm()", "batch_norm()"}
+    assert severe(report) == {} and set(report.layers) == names == {d.layer for d in report.distances}, report.text()
+    model.two.mean += 2
+    far = {f.layer for f in checkup(model, batches).findings if f.code == "BN105"}
+    assert "two.batch_norm()" in far and "one.batch_norm()" not in far
+    model.one.mean[3] = torch.nan
+    assert severe(checkup(model, batches))["BN102"] == "one.batch_norm()"
+
+
+def test_layers_that_no_gradient_reaches():
+    class Stopped(Twin):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.norm(x).detach() if self.stops else self.norm(x))
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model, batches = Stopped(), x[:200].split(100)
+    for model.stops in (False, True):
+        settled(model, x)
+        assert severe(checkup(model, batches)) == ({"BN302": "norm"} if model.stops else {})
+    model.norm.eval()  # nothing of it moves
+    assert "BN302" not in severe(checkup(model, batches))
+    model.train()
+    model.out.requires_grad_(False)
+    model.norm.requires_grad_(False)
+    assert severe(checkup(model.eval(), batches)) == {}  # nobody trains here
+    blind, _ = answering(lambda y: y.detach())  # no gradient reaches anything: it is no trial of the layer
+    assert severe(checkup(blind, batches)) == {}
+
+
+def test_new_layers_among_learned_ones():
+    def two(*, weight: float, bias: float = 0.0) -> nn.Module:
+        model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
+        model = settled(model, torch.randn(3000, 8, generator=torch.Generator().manual_seed(0)))
+        with torch.no_grad():
+            model[2].weight[:] = weight
+            model[2].weight[0] += bias
+        return model
+
+    batches = torch.randn(200, 8, generator=torch.Generator().manual_seed(1)).split(100)
+    assert severe(checkup(two(weight=1.0), batches)) == {}  # both are new
+    assert "BN305" not in severe(checkup(two(weight=0.0), batches))  # begun with zeros, and new, too
+    assert severe(checkup(two(weight=1.0, bias=0.1), batches)) == {"BN305": "0"}
+    assert severe(checkup(two(weight=1.0, bias=0.1))) == {"BN305": "0"}
 
 
 def test_a_module_that_is_compiled_in_place_is_not_compiled_again():
