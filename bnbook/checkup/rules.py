@@ -22,8 +22,6 @@ _FORGOTTEN = "book/03_inference.html#a-forgotten-eval"
 _RECALIBRATION = "book/03_inference.html#recalibration"
 _MOMENTUM = "book/03_inference.html#what-momentum-means"
 _BUFFERS = "book/03_inference.html#saving-them-buffers"
-_NOISE = "book/15_regularization.html#how-large-is-the-noise"
-_HAND = "book/03_inference.html#running-statistics-by-hand"
 _LAYER = "book/05_layer.html#the-layer"
 _DECAY = "book/12_scale_invariance.html#weight-decay-and-what-it-does-here"
 _DROPOUT = "book/16_placement.html#dropout-in-front"
@@ -34,6 +32,9 @@ _OTHERS = "book/24_devices.html#what-others-do"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
 _INFINITE = "book/20_statistics.html#one-infinite-pixel-and-a-step-that-is-skipped"
+_SORTED = "book/19_batch.html#batches-that-are-sorted"
+_HELPS = "book/19_batch.html#what-helps"
+_TWO = "book/20_statistics.html#two-kinds-of-data-one-layer"
 _WRONG = "book/20_statistics.html#find-your-case"
 _FROZEN = "book/20_statistics.html#frozen-or-half-frozen"
 _AVERAGED = "book/20_statistics.html#averaged-weights-statistics-of-others"
@@ -135,7 +136,7 @@ _ALL: tuple[Rule, ...] = (
         " they were, and with one PyTorch refuses: 'Expected more than 1 value per channel when training'.",
         "Larger batches (drop_last=True where only the last one is small), GroupNorm, or statistics over several"
         " devices; in fine-tuning, frozen statistics.",
-        _NOISE,
+        _HELPS,
     ),
     Rule(
         "BN202",
@@ -153,7 +154,7 @@ _ALL: tuple[Rule, ...] = (
         "All its calls share one pair of running statistics, which become a mixture that fits none of them; in training"
         " each call has statistics of its own, so the two modes differ.",
         "One layer of batch normalization for each place; the weights around it may be shared.",
-        _HAND,
+        _TWO,
     ),
     Rule(
         "BN204",
@@ -238,7 +239,7 @@ _ALL: tuple[Rule, ...] = (
         " batches apart; in evaluation their average fits none of them.",
         "Shuffle before batching; of a batch that stands apart, look at its examples. Where the batches are more than"
         " 0.3 standard deviations apart, BN105 and BN106 cannot be judged and are not.",
-        _FORGOTTEN,
+        _SORTED,
     ),
     Rule(
         "BN402",
