@@ -184,7 +184,10 @@ def _findings(
         found.append(_finding("BN401", differ.layer, differ.ratio, differ.message))
     for name, call in functions.seen.items():
         found += _of_statistics(name, call.module.running_mean, call.module.running_var)
-    distances = [d for layer in (*seen.values(), *functions.seen.values()) if (d := _distance(layer, examples))]
+    distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
+    for call in functions.seen.values():
+        heard = sum(len(one.means) for one in call.seen)  # of statistics that no module keeps, the first batch alone
+        distances += filter(None, [_distance(call, min(examples, heard))])
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not too_far:
         found += _far([d for d in distances if d.layer not in known], examples)

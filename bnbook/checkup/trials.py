@@ -159,7 +159,8 @@ class FunctionCalls(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.of_layers = {id(layer.running_mean) for layer in layers.values()}
+        kept = (layer.running_mean for layer in layers.values())
+        self.of_layers = {mean.untyped_storage().data_ptr() for mean in kept if mean is not None}
         self.places = {id(b): name for name, m in model.named_modules() for b in m.buffers(recurse=False)}
         self.seen: dict[str, Watched] = {}
 
@@ -169,7 +170,8 @@ class FunctionCalls(TorchFunctionMode):
             given = inspect.signature(function).bind(*args, **kwargs)
             given.apply_defaults()
             mean, var = (given.arguments[name] for name in ("running_mean", "running_var"))
-            if mean is not None and not given.arguments["training"] and id(mean) not in self.of_layers:
+            known = mean is None or mean.untyped_storage().data_ptr() in self.of_layers  # or a part of a layer's
+            if not known and not given.arguments["training"]:
                 self._hear(given.arguments["input"], Function(mean, var, given.arguments["eps"]))
         return function(*args, **kwargs)
 
@@ -264,7 +266,9 @@ class Trials:
         return seen, outputs
 
     def gradients(self) -> dict[str, bool]:
-        """Whether gradients of the outputs reach γ or β of each layer that was called; {} where none reach anything.
+        """Whether gradients of the outputs in training reach γ or β of each layer that was called.
+
+        {} where they reach nothing at all.
 
         Raises:
             Exception: what the model raises in a backward pass.
@@ -276,11 +280,12 @@ class Trials:
         def hear(name: str) -> Callable:
             return lambda *_: called.add(name)
 
+        few = self.few()
         handles = [layer.register_forward_pre_hook(hear(name)) for name, layer in self.layers.items()]
         before, self.grad = self.grad, True
         try:
-            with self.normalizing(), hooked(handles), torch.enable_grad():
-                answers = [t for t in tensors(self.outputs(self.few())) if t.is_floating_point() and t.requires_grad]
+            with self.normalizing(everything=True), hooked(handles), torch.enable_grad():
+                answers = [t for t in tensors(self.outputs(few)) if t.is_floating_point() and t.requires_grad]
                 if not answers:
                     return {}
                 loss = sum((answer * torch.randn_like(answer)).sum() for answer in answers)

@@ -322,6 +322,31 @@ def test_layers_that_no_gradient_reaches():
     assert severe(checkup(blind, batches)) == {}
 
 
+def test_gradients_that_pass_in_training_alone():
+    class Rounded(Twin):
+        """As with codes of a codebook: in training the gradient passes straight through the rounding."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(x)
+            rounded = x.detach().round()
+            return self.out(x + (rounded - x).detach() if self.training else rounded)
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    assert severe(checkup(settled(Rounded(), x), x[:200].split(100))) == {}
+
+
+def test_a_part_of_the_statistics_of_a_layer_is_that_layer():
+    class Ghost(nn.BatchNorm1d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                return super().forward(x)
+            half = slice(self.num_features // 2)
+            return nn.functional.batch_norm(x[:, half], self.running_mean[half], self.running_var[half])
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    assert checkup(settled(nn.Sequential(Ghost(8)), x), x[:200].split(100)).layers == ("0",)
+
+
 def test_new_layers_among_learned_ones():
     def two(*, weight: float, bias: float = 0.0) -> nn.Module:
         model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
