@@ -39,6 +39,16 @@ def _groups(layer: Watched) -> list[Tensor]:
     return [call.means for call in layer.seen[:: max(1, layer.calls)]]
 
 
+def _rows(groups: list[Tensor], batches: Sequence[Batch]) -> float:
+    """How many rows an example has, taken as alike: there is one answer for each, where there is not one for all."""
+
+    def examples(batch: Batch, arrived: int) -> int:
+        return min(batch.size or arrived, batch.answers if (batch.answers or 0) > 1 else arrived)
+
+    rows = max(len(g) / examples(batch, len(g)) for g, batch in zip(groups, batches, strict=True))
+    return rows * (1 if all(batch.agreed for batch in batches) else DEPENDENT)
+
+
 def _within(groups: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Of batches the examples, the means, and the variance of examples inside of them."""
     counts = torch.tensor([len(g) for g in groups], dtype=torch.float64)
@@ -59,10 +69,9 @@ def _one_apart(seen: dict[str, Watched], batches: Sequence[Batch]) -> Unlike | N
     worst, answer = float(BEYOND), None
     for name, layer in seen.items():
         groups = _groups(layer)
-        whole = len(groups) == len(batches) and all(
-            len(g) == batch.size == batch.agreed for g, batch in zip(groups, batches, strict=True)
-        )
-        if len(groups) < FEWEST or not whole or min(map(len, groups)) < 2:
+        if len(groups) < FEWEST or min(map(len, groups)) < 2:
+            continue
+        if len(groups) != len(batches) or _rows(groups, batches) > 1:
             continue
         counts, means, within = _within(groups)
         live = within > 1e-12
@@ -119,10 +128,7 @@ def _all_together(seen: dict[str, Watched], batches: Sequence[Batch]) -> Unlike 
         groups = _groups(layer)
         if len(groups) < 2 or min(map(len, groups)) < 2:
             continue
-        rows = 1.0  # of one example, taken as alike
-        if len(groups) == len(batches):
-            rows = max(len(g) / (batch.size or len(g)) for g, batch in zip(groups, batches, strict=True))
-            rows *= 1 if all(batch.agreed for batch in batches) else DEPENDENT
+        rows = _rows(groups, batches) if len(groups) == len(batches) else 1.0
         for found in _variance_between(groups, rows, layer.moments.variance, len(seen)):
             if min(found.z / found.allowed, found.size / APART) > worst:
                 worst, answer = min(found.z / found.allowed, found.size / APART), (name, found)

@@ -177,7 +177,8 @@ def _findings(
         seen, outputs = _watched(trials)
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     examples = _examples(trials.batches)
-    found += _calls(seen, examples)
+    idle = {name for name, layer in seen.items() if not layer.calls}
+    found += _calls(seen, examples, in_training=trials.called_in_training() if idle else set())
     differ = unlike(seen, trials.batches)
     too_far = differ is not None and differ.too_far
     if differ:
@@ -387,9 +388,12 @@ def _of_wrappers(
 # --- what arrives ----------------------------------------------------------------------------------------------------
 
 
-def _calls(seen: dict[str, Watched], examples: int) -> Iterator[Finding]:
+def _calls(seen: dict[str, Watched], examples: int, in_training: set[str]) -> Iterator[Finding]:
     for name, layer in seen.items():
-        if not layer.calls:
+        if not layer.calls and name in in_training:
+            message = "called in training alone, as in a head whose answers only the loss wants"
+            yield _finding("BN204", name, 0, message, "info")
+        elif not layer.calls:
             yield _finding("BN204", name, 0, "none of these batches reaches it")
         elif layer.calls > 1:
             alike = _alike(layer, examples)

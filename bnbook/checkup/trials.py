@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ class Batch:
     kwargs: dict[str, Any]
     needed: int = 1000
     examples: int | None = None  # as counted at the layers, where the tensors do not agree
+    answers: int | None = None  # how many rows the model's output has
 
     @property
     def agreed(self) -> int | None:
@@ -260,10 +261,22 @@ class Trials:
                 module.register_forward_pre_hook(listen(name), with_kwargs=True) for name, module in self.layers.items()
             ):
                 outputs.append(self.run(batch))
+            batch.answers = len(outputs[-1])
             batch.count({len(layer.seen[-1].means) for name, layer in seen.items() if calls[name] and layer.seen})
             for name, number in calls.items():
                 seen[name].calls = max(seen[name].calls, number)
         return seen, outputs
+
+    def called_in_training(self) -> set[str]:
+        """The layers that a few examples reach with all that training switches on; none where the model then raises."""
+        few, called = self.few(), set()
+        handles = [
+            layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+            for name, layer in self.layers.items()
+        ]
+        with suppress(Exception), hooked(handles), self.normalizing(everything=True):
+            self.run(few)
+        return called
 
     def gradients(self) -> dict[str, bool]:
         """Whether gradients of the outputs in training reach γ or β of each layer that was called.

@@ -322,6 +322,38 @@ def test_layers_that_no_gradient_reaches():
     assert severe(checkup(blind, batches)) == {}
 
 
+def test_a_head_that_only_training_has():
+    class Auxiliary(Twin):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.forgotten = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)), nn.BatchNorm1d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            y = self.out(self.norm(x))
+            return (y, self.head(y)) if self.training else y
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model = settled(Auxiliary(), x)
+    found = {f.layer: f.severity for f in checkup(model, x[:200].split(100)).findings if f.code == "BN204"}
+    assert found == {"head.1": "info", "forgotten": "warning"}
+
+
+def test_rows_that_the_model_gathers_are_no_examples():
+    class Pooled(Twin):
+        """Every example has forty rows, which are alike, and one answer; a second argument says whose row it is."""
+
+        def forward(self, x: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.zeros(int(of.max()) + 1, 8).index_add(0, of, self.norm(x)))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = torch.randn(80, 1, 8, generator=generator) + torch.randn(80, 40, 8, generator=generator)
+        of = torch.arange(20).repeat_interleave(40)
+        batches = [(part.flatten(0, 1), of) for part in x.split(20)]
+        assert not unlike(Pooled(), batches)
+        assert unlike(Pooled(), [*batches[:3], (batches[3][0] + 3, of)])
+
+
 def test_gradients_that_pass_in_training_alone():
     class Rounded(Twin):
         """As with codes of a codebook: in training the gradient passes straight through the rounding."""
