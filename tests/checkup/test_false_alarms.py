@@ -393,6 +393,9 @@ def test_new_layers_among_learned_ones():
     assert "BN305" not in severe(checkup(two(weight=0.0), batches))  # begun with zeros, and new, too
     assert severe(checkup(two(weight=1.0, bias=0.1), batches)) == {"BN305": "0"}
     assert severe(checkup(two(weight=1.0, bias=0.1))) == {"BN305": "0"}
+    never = two(weight=1.0, bias=0.1)
+    never[0].reset_running_stats()
+    assert severe(checkup(never)) == {"BN101": "0"}  # which says it all
 
 
 def test_a_module_that_is_compiled_in_place_is_not_compiled_again():
