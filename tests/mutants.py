@@ -30,11 +30,18 @@ INTEROP = "tests/interop/test_errors.py"
 KINDS = "tests/interop/test_kinds.py"
 PROBES = "tests/probes/test_kinds_of_models.py"
 SYNC = "tests/kernels/test_sync_batch_norm.py"
+FOLDING = "tests/interop/test_folding.py"
+SAME = "test_the_outputs_are_the_same_and_the_model_as_it_was"
+REFUSED = "test_what_cannot_be_folded_is_refused_by_name"
+FUSED = "tests/kernels/interpreted.py"
+INTERPRETER = (("TRITON_INTERPRET", "1"),)
 VERDICT, OUTCOME = "tests/experiments/engine/test_verdict.py", "test_the_outcome_of_every_interval_and_border"
 
 
-def _n(name: str, old: str, new: str, test: str, why: str, module: str = "functional.batch_norm") -> Mutant:
-    return Mutant(name, module, old, new, test, why)
+def _n(
+    name: str, old: str, new: str, test: str, why: str, module: str = "functional.batch_norm", environment: tuple = ()
+) -> Mutant:
+    return Mutant(name, module, old, new, test, why, environment)
 
 
 def _textbook(case: str) -> str:
@@ -988,6 +995,323 @@ MUTANTS = (
                 "for name, child in parent.named_children())",
                 "test_convert_and_revert",
                 "one layer in two places is one afterwards",
+            ),
+        )
+    ),
+    *(
+        _n(f"folding: {name}", old, new, f"{FOLDING}::{test}", why, f"interop.{module}")
+        for module, name, old, new, test, why in (
+            (
+                "folding",
+                "eps left out",
+                '/ np.sqrt(arrays["running_var"] + eps)',
+                '/ np.sqrt(arrays["running_var"])',
+                "test_scale_and_shift_are_the_layer_in_evaluation",
+                "hardly seen where the variances are large",
+            ),
+            (
+                "folding",
+                "the variance for its root",
+                '/ np.sqrt(arrays["running_var"] + eps)',
+                '/ (arrays["running_var"] + eps)',
+                "test_scale_and_shift_are_the_layer_in_evaluation",
+                "never seen on a network without training, whose variances are 1",
+            ),
+            (
+                "folding",
+                "the running mean forgotten",
+                'shift = arrays.get("bias", 0.0) - scale * arrays["running_mean"]',
+                'shift = arrays.get("bias", 0.0) + 0 * scale',
+                "test_scale_and_shift_are_the_layer_in_evaluation",
+                "never seen on a network without training, whose means are 0",
+            ),
+            (
+                "folding",
+                "the old bias overwritten",
+                "    return folded, shift if bias is None else scale * bias + shift",
+                "    return folded, shift",
+                f"{SAME}[conv]",
+                "convolutions before the layer most often have none",
+            ),
+            (
+                "folding",
+                "the old bias not scaled",
+                "    return folded, shift if bias is None else scale * bias + shift",
+                "    return folded, shift if bias is None else bias + shift",
+                f"{SAME}[conv]",
+                "",
+            ),
+            (
+                "folding",
+                "the axis of a transposed convolution",
+                "    if transposed:\n",
+                "    if transposed and weight.shape[0] != out:\n",
+                f"{SAME}[transposed square]",
+                "its output channels are on axis 1; with as many inputs as outputs the shapes fit all the same",
+            ),
+            (
+                "folding",
+                "the groups of a transposed convolution",
+                "(by_group * scale.reshape(groups, 1, -1, ",
+                "(by_group * np.resize(scale[: weight.shape[1]], len(scale)).reshape(groups, 1, -1, ",
+                f"{SAME}[transposed grouped]",
+                "every group has output channels of its own",
+            ),
+            (
+                "folding",
+                "the groups of the convolution behind",
+                "(by_group * scale.reshape(per_input))",
+                "(by_group * np.resize(scale[: weight.shape[1]], len(scale)).reshape(per_input))",
+                f"{SAME}[forward grouped]",
+                "every group has input channels of its own",
+            ),
+            (
+                "folding",
+                "the shift lost on the way forward",
+                "added if bias is None else bias + added",
+                "0 * added if bias is None else bias",
+                f"{SAME}[forward]",
+                "it becomes a part of the bias, summed over the weights",
+            ),
+            (
+                "folding",
+                "features on the last axis",
+                '        "" if axes == 2 else "the fully',
+                '        "" if axes >= 2 else "the fully',
+                f"{REFUSED}[another axis]",
+                "PyTorch's own fuse_linear_bn_eval does it",
+            ),
+            (
+                "folding",
+                "zero padding forgotten",
+                '    return "" if backwards or not any(weights.padding) else PADDED',
+                '    return ""',
+                "test_what_a_numpy_network_refuses",
+                "at the border the shift is missing",
+            ),
+            (
+                "folding",
+                "training mode ignored",
+                'return "it is in training mode, call eval() first" if norm.training else ""',
+                'return ""',
+                "test_a_layer_in_training_is_refused",
+                "there the statistics are those of the batch",
+            ),
+            (
+                "torch_folding",
+                "eval() called and not taken back",
+                "    args, kwargs = _arguments(example)\n",
+                "    args, kwargs = _arguments(example)\n    model.eval()\n",
+                "test_a_layer_in_training_is_refused",
+                "the training goes on in evaluation mode",
+            ),
+            (
+                "torch_folding",
+                "zero padding forgotten in torch",
+                "    if not backwards and weights_pad(weights):",
+                "    if False:",
+                f"{REFUSED}[zero padding behind]",
+                "at the border the shift is missing",
+            ),
+            (
+                "torch_folding",
+                "a convolution that something else uses",
+                "    others = set(links.users[name] if backwards else links.sources[name]) - {norm}\n",
+                "    others = set()\n",
+                f"{REFUSED}[one convolution, two layers]",
+                "torch.fx's own fuse does it",
+            ),
+            (
+                "torch_folding",
+                "weights written where others share them",
+                "        setattr(weights, name, nn.Parameter(new, requires_grad=trains))",
+                "        if getattr(weights, name) is None:\n"
+                "            setattr(weights, name, nn.Parameter(new, requires_grad=trains))\n"
+                "        getattr(weights, name).data.copy_(new)",
+                f"{SAME}[tied]",
+                "a second layer with the same weights changes with them",
+            ),
+            (
+                "torch_folding",
+                "the model itself",
+                "        copied = copy.deepcopy(model)\n",
+                "        copied = model\n",
+                f"{SAME}[conv]",
+                "it is needed for further training",
+            ),
+            (
+                "torch_folding",
+                "in the dtype of the weights",
+                "    return tensor.detach().double().cpu().numpy()",
+                "    return tensor.detach().float().cpu().numpy()",
+                f"{SAME}[conv]",
+                "rounded once more than necessary",
+            ),
+            (
+                "torch_folding",
+                "the copy in another mode",
+                "    new.train(old.training)\n",
+                "",
+                f"{SAME}[conv]",
+                "a part of the copy says that it is in training",
+            ),
+        )
+    ),
+    *(
+        _n(f"fused kernel: {name}", old, new, f"{FUSED}::{test}", why, f"kernels.{module}", INTERPRETER)
+        for module, name, old, new, test, why in (
+            (
+                "_triton",
+                "lanes outside of the map in the variance",
+                "        centered = tl.where(inside, shifted - _per_channel(tile_mean), 0.0)\n",
+                "        centered = shifted - _per_channel(tile_mean)\n",
+                "test_every_shape[True-(4, 3, 11)]",
+                "what the mask of the load fills with 0 is not 0 once the mean is subtracted",
+            ),
+            (
+                "_triton",
+                "lanes outside of the map in the mean",
+                "        k = count.to(ACC)\n",
+                "        k = (0 * count + BN * BP).to(ACC)\n",
+                "test_every_shape[True-(4, 3, 11)]",
+                "right where the tile fits the map",
+            ),
+            (
+                "_triton",
+                "nothing between the tiles",
+                "        M2 += _sum(centered * centered) + d * d * (m * share)\n",
+                "        M2 += _sum(centered * centered)\n",
+                "test_many_programs_share_a_channel",
+                "right as long as one tile holds a channel",
+            ),
+            (
+                "_triton",
+                "nothing between the programs",
+                "(tl.sum(M2, 0) + tl.sum(count * d * d, 0)) / count_all",
+                "tl.sum(M2, 0) / count_all",
+                "test_many_programs_share_a_channel",
+                "right as long as one program holds a channel",
+            ),
+            (
+                "_triton",
+                "the pivot forgotten",
+                "    mu = tl.load(x + c.to(tl.int64) * stride_c, c < C, 0.0).to(ACC) + shifted\n",
+                "    mu = shifted\n",
+                "test_every_shape[True-(4, 3, 11)]",
+                "what was subtracted before the sums belongs to the mean",
+            ),
+            (
+                "_triton",
+                "eps outside of the root",
+                "1.0 / tl.sqrt(var + (tl.full((BC,), eps, ACC) + eps_rest))",
+                "1.0 / (tl.sqrt(var) + (tl.full((BC,), eps, ACC) + eps_rest))",
+                "test_every_shape[True-(4, 3, 11)]",
+                "",
+            ),
+            (
+                "_triton",
+                "biased running variance",
+                "        unbiased = var * (count_all / (count_all - 1.0))\n",
+                "        unbiased = var\n",
+                "test_running_statistics_to_the_last_digits[0.1]",
+                "the output is right, and evaluation is not",
+            ),
+            (
+                "_triton",
+                "momentum the wrong way round",
+                "new_var = (1.0 - a) * old_var + a * unbiased",
+                "new_var = a * old_var + (1.0 - a) * unbiased",
+                "test_running_statistics_to_the_last_digits[0.1]",
+                "",
+            ),
+            (
+                "_triton",
+                "the mask of the input",
+                "        g = tl.where(value.to(grad_y.dtype.element_ty) <= 0.0, 0.0, g)\n",
+                "        g = tl.where(x <= 0.0, 0.0, g)\n",
+                "test_every_shape[True-(4, 3, 11)]",
+                "the ReLU sees what is normalized",
+            ),
+            (
+                "_triton",
+                "the mask before rounding",
+                "        g = tl.where(value.to(grad_y.dtype.element_ty) <= 0.0, 0.0, g)\n",
+                "        g = tl.where(value <= 0.0, 0.0, g)\n",
+                "test_the_mask_found_again_is_that_of_the_output",
+                "in 16 bits a small positive output is stored as 0",
+            ),
+            (
+                "_triton",
+                "a ReLU that swallows NaN",
+                "            value = tl.where(value < 0.0, 0.0, value)  # NaN stays\n",
+                "            value = tl.where(value > 0.0, value, 0.0)\n",
+                "test_not_a_number_goes_through_as_in_torch",
+                "nobody sees that the training has broken",
+            ),
+            (
+                "_triton",
+                "the weight's gradient without the mean",
+                "        sum_g_xc += _sum(g * (value - _per_channel(mu)))",
+                "        sum_g_xc += _sum(g * value)",
+                "test_every_shape[True-(4, 3, 11)]",
+                "it is the sum of g times x̂",
+            ),
+            (
+                "_triton",
+                "the path through the variance",
+                "            g -= _per_channel(mean_g) + (value - _per_channel(mu)) * _per_channel(slope)\n",
+                "            g -= _per_channel(mean_g)\n",
+                "test_every_shape[True-(4, 3, 11)]",
+                "",
+            ),
+            (
+                "batch_norm_triton",
+                "evaluation's gradient as in training",
+                "run.gradient(grad_y, y, sums if ctx.training else None, mean",
+                "run.gradient(grad_y, y, sums, mean",
+                "test_every_shape[False-(4, 3, 11)]",
+                "running statistics are constants",
+            ),
+            (
+                "batch_norm_triton",
+                "the mask without the residual",
+                '"input" if needs_x and residual is None else "output"',
+                '"input" if needs_x else "output"',
+                "test_every_shape[True-(4, 3, 11)]",
+                "the ReLU comes after the addition",
+            ),
+            (
+                "batch_norm_triton",
+                "no gradient for the residual",
+                "grad_bias, grad_residual if of_residual else None, None",
+                "grad_bias, None, None",
+                "test_only_what_is_asked_for[True-('residual',)]",
+                "the way around the block learns nothing",
+            ),
+            (
+                "batch_norm_triton",
+                "the residual's gradient past the ReLU",
+                '        if of_residual and ctx.mask != "none":\n            grad_residual = grad_y\n',
+                "",
+                "test_only_what_is_asked_for[True-('residual',)]",
+                "the ReLU masks it, too",
+            ),
+            (
+                "batch_norm_triton",
+                "an upstream gradient of another memory order",
+                "_dense(grad_y) if like is None else _as(grad_y, like)",
+                "_dense(grad_y)",
+                "test_channels_last_is_read_and_kept[relu]",
+                "the strides of x are not those of grad_y",
+            ),
+            (
+                "batch_norm_triton",
+                "statistics in a view",
+                "            if update:\n                torch.autograd.graph.increment_version(t)\n"
+                "                if new is not t:\n                    t.copy_(new)\n",
+                "            if update:\n                torch.autograd.graph.increment_version(t)\n",
+                "test_views_that_are_not_dense",
+                "the contiguous copy is updated, and dropped",
             ),
         )
     ),

@@ -10,12 +10,15 @@ import contextlib
 import functools
 import importlib
 import io
+import json
+import linecache
 import os
 import runpy
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +35,8 @@ class Mutant:
         old, new: source text.
         killed_by: the test that fails with it, as pytest names it; of a parametrized test any case may fail.
         why: how the mistake is made, or what it would do.
+        environment: variables, (name, value) each, that must be set before the test is imported; where they are not,
+            `run` asks it in a process of its own.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Mutant:
     new: str
     killed_by: str
     why: str
+    environment: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -88,14 +94,18 @@ def planted(mutant: Mutant) -> Iterator[None]:
     """Let the mistake live in the running package, and take it out again.
 
     The changed source is executed aside, and its functions lend their code to the living ones: these keep their
-    identity, so that everyone who imported them, under whatever name, sees the mistake.
+    identity, so that everyone who imported them, under whatever name, sees the mistake. Kernels of Triton, which are
+    made from their text, are exchanged in their module.
     """
     module = mutant._module()
     path = f"{module.__file__} with {mutant.name!r}"
     changed = {"__name__": module.__name__, "__package__": module.__package__, "__file__": module.__file__}
-    exec(compile(mutant.source(), path, "exec"), changed)
-    undo: list[Callable[[], None]] = []
+    source = mutant.source()
+    code = compile(source, path, "exec")
+    undo: list[Callable[[], None]] = [functools.partial(linecache.cache.pop, path, None)]
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)  # where Triton finds the text
     try:
+        exec(code, changed)
         for name, value in changed.items():
             if name.startswith("__") or name not in vars(module):
                 continue
@@ -115,6 +125,9 @@ def _lend(owner: object, name: str, living: object, changed: object, module: str
                     _lend(living, key, vars(living)[key], value, module, undo)
     elif isinstance(living, property):
         _lend(owner, name, living.fget, changed.fget, module, undo)
+    elif type(living).__module__.startswith("triton."):
+        undo.append(functools.partial(setattr, owner, name, living))
+        setattr(owner, name, changed)
     elif callable(living):
         for function, other in zip(_unwrapped(living), _unwrapped(changed), strict=True):
             if hasattr(function, "cache_clear"):  # what was computed without the mistake, and later with it
@@ -150,9 +163,51 @@ def _unwrapped(function: object) -> Iterator[object]:
 def run(mutants: Iterable[Mutant], progress: Callable[[Result], object] = lambda result: None) -> list[Result]:
     """Plant mutants one by one and ask the test of each; `progress` hears of every result.
 
-    The tests are collected once, in this process and without the settings of the project. A test that fails runs again
-    without the mistake: one that fails then, too, has noticed nothing.
+    The tests are collected once, in this process and without the settings of the project; those of mutants that need
+    another environment once in a process for each. A test that fails runs again without the mistake: one that fails
+    then, too, has noticed nothing.
     """
+    mutants = list(mutants)
+    rooms: dict[tuple, list[int]] = {}
+    for at, mutant in enumerate(mutants):
+        here = all(os.environ.get(name) == value for name, value in mutant.environment)
+        rooms.setdefault(() if here else mutant.environment, []).append(at)
+    found: dict[int, Result] = {}
+    for environment, places in rooms.items():
+        chosen = [mutants[at] for at in places]
+        results = _elsewhere(chosen, environment, progress) if environment else _here(chosen, progress)
+        found.update(zip(places, results, strict=True))
+    return [found[at] for at in range(len(mutants))]
+
+
+def _elsewhere(mutants: list[Mutant], environment: tuple, progress: Callable[[Result], object]) -> list[Result]:
+    """In a process that starts with these variables."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from bnbook.checking.planting import _answer; _answer()"],
+        input=json.dumps([asdict(mutant) for mutant in mutants]),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=ROOT,  # where `-c` looks for packages first
+        env={**os.environ, **dict(environment)},
+    )
+    if done.returncode:
+        raise RuntimeError(f"the process with {dict(environment)} ended with {done.returncode}:\n{done.stderr}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    results = [Result(mutant, *words) for mutant, words in zip(mutants, told, strict=True)]
+    for result in results:
+        progress(result)
+    return results
+
+
+def _answer() -> None:
+    """What such a process does: it reads mutants, and prints their outcomes as its last line."""
+    given = json.load(sys.stdin)
+    mutants = [Mutant(**{**one, "environment": tuple(map(tuple, one["environment"]))}) for one in given]
+    print("\n" + json.dumps([result[1:] for result in _here(mutants, lambda result: None)]))
+
+
+def _here(mutants: list[Mutant], progress: Callable[[Result], object]) -> list[Result]:
     import pytest
 
     asking = _Asking(tuple(mutants), progress)

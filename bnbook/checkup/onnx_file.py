@@ -14,6 +14,7 @@ from .rules import RULES, Severity
 
 DEAD = 1e-3  # of the largest |γ| of a layer, as in `check`
 FOLDS = {"Conv", "Gemm", "ConvTranspose"}
+OLDEST = 7  # opset: before it, a node of batch normalization trains unless is_test=1
 
 
 class NotReadable(ValueError):
@@ -24,8 +25,9 @@ def checkup_onnx(path: str | Path, *, ignore: str | Collection[str] = ()) -> Rep
     """Look for what is wrong with the BatchNormalization nodes of an ONNX file, without running it.
 
     Found are statistics that are no numbers (BN102) or were never updated (BN101), nodes that take the statistics of
-    the batch also when the model is used (BN107, training_mode=1), half precision (BN108), dead γ (BN303), and which
-    nodes can be folded into what makes their input (BN501, BN503) or cannot (BN502). Layers have the names of nodes.
+    the batch also when the model is used (BN107: training_mode=1, before opset 14 several outputs), half precision
+    (BN108), dead γ (BN303), and which nodes can be folded into what makes their input (BN501, BN503) or cannot (BN502).
+    Layers have the names of nodes.
 
     A single channel with an extreme mean, variance or scale is no finding: sound networks have channels whose variance
     is millions of times smaller than that of others, and only inputs tell a wrong one. `checkup` compares it with them.
@@ -37,10 +39,11 @@ def checkup_onnx(path: str | Path, *, ignore: str | Collection[str] = ()) -> Rep
     Raises:
         ValueError: an unknown code to ignore.
         NotReadable: a ValueError: the package onnx is missing; no such file, no ONNX, a truncated one, or one whose
-            external data is not there.
+            external data is not there; one of an opset before 7, or after those that the package onnx knows.
     """
     ignore = codes_of(ignore)
     model = _loaded(Path(path))
+    opset = _opset(model, Path(path))
     found, layers = [], []
     for graph in _graphs(model.graph):
         tensors = _constants(graph)
@@ -55,10 +58,11 @@ def checkup_onnx(path: str | Path, *, ignore: str | Collection[str] = ()) -> Rep
             name = node.name or node.output[0]
             layers.append(name)
             values = [tensors.get(entry) for entry in node.input[1:5]]
-            found += _state(name, _attributes(node), values)
+            trains = _trains(node, opset)
+            found += _state(name, _attributes(node), values, trains)
             maker = makers.get(node.input[0])
             if maker is not None and maker.op_type in FOLDS:
-                pairs.append((name, maker, _why_not(node, maker, values, tensors, uses)))
+                pairs.append((name, maker, _why_not(node, maker, values, tensors, uses, trains)))
         found += _pairs(pairs)
     return Report(
         in_order((f for f in found if f.code not in ignore), layers), tuple(layers), 0, (), tuple(sorted(ignore))
@@ -84,6 +88,34 @@ def _loaded(path: Path) -> Any:
         first = (str(error).strip().splitlines() or [""])[0]
         raise NotReadable(f"the external data of {path} cannot be read: {first}") from error
     return model
+
+
+def _opset(model: Any, path: Path) -> int:
+    """The version of ONNX's own operators that the file is written for."""
+    import onnx
+
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if not opset:
+        raise NotReadable(f"{path} names no opset, so it is not known what its nodes mean")
+    if opset < OLDEST:
+        raise NotReadable(
+            f"{path} has opset {opset}, in which batch normalization had other attributes: those from {OLDEST} on are"
+            " read; onnx.version_converter.convert_version makes one of them"
+        )
+    if opset > newest:
+        raise NotReadable(
+            f"{path} has opset {opset}, and onnx {onnx.__version__} knows those up to {newest}: install a newer onnx"
+        )
+    return opset
+
+
+def _trains(node: Any, opset: int) -> str:
+    """What says that a node takes the statistics of the batch; else ""."""
+    if opset >= 14:
+        return "training_mode=1" if _attributes(node).get("training_mode") else ""
+    outputs = sum(map(bool, node.output))
+    return f"{outputs} outputs, in opset {opset} the sign of training" if outputs > 1 else ""
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -120,12 +152,10 @@ def _finding(code: str, layer: str, value: float, message: str, severity: Severi
     return Finding(code, severity or RULES[code].severity, layer, float(value), message)
 
 
-def _state(name: str, attributes: dict[str, Any], values: list[np.ndarray | None]) -> Iterator[Finding]:
+def _state(name: str, attributes: dict[str, Any], values: list[np.ndarray | None], trains: str) -> Iterator[Finding]:
     weight, _, mean, var = values
-    if attributes.get("training_mode"):
-        yield _finding(
-            "BN107", name, 1, "training_mode=1: it takes the statistics of the batch wherever the model runs"
-        )
+    if trains:
+        yield _finding("BN107", name, 1, f"{trains}: it takes the statistics of the batch wherever the model runs")
     if mean is not None and var is not None:
         dtype = mean.dtype.name
         mean, var = mean.astype(np.float64), var.astype(np.float64)
@@ -154,10 +184,14 @@ def _of(mask: np.ndarray) -> str:
     return f"{int(mask.sum()):,} of {mask.size:,}"
 
 
-def _why_not(node: Any, maker: Any, values: list, tensors: dict[str, np.ndarray], uses: dict[str, int]) -> str:
+def _why_not(
+    node: Any, maker: Any, values: list, tensors: dict[str, np.ndarray], uses: dict[str, int], trains: str
+) -> str:
     """Why a node cannot be folded into the one that makes its input; "" where it can."""
-    if _attributes(node).get("training_mode"):
+    if trains:
         return "it takes the statistics of the batch"
+    if not _attributes(node).get("spatial", 1):  # until opset 8
+        return "it has statistics of its own for every position (spatial=0)"
     if any(value is None for value in values):
         return "its scale, shift or statistics are computed, no constants"
     if uses[maker.output[0]] > 1:

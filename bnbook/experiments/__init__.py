@@ -50,12 +50,13 @@ The constants with "=" may be left out; these are their values then. A row is wh
     {"experiment": "learning_rate", "version": 1, "setting": {"norm": "batch", "lr": 0.1}, "seed": 0,
      "test_accuracy": 0.87, "val_accuracy": 0.88, …, "diverged": false, "seconds": 4.2, "provenance": {…}}
 
-`run` must measure METRIC. Settings are chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the
-vector of booleans that says which test images were right: it is stored as `engine.bits.pack_bits` makes it, and gives
-the bootstrap over images. Once all planned runs are there, only the rows that comparisons read keep theirs, in
-NAME.correct.npz (`engine.completion`). Arrays become lists, NaN and infinities None. "diverged" is True where METRIC
-came out as None, or where `run` says so itself. A run that raises has no row. Import torch and matplotlib where you
-need them: `import bnbook.experiments` imports neither, nor NumPy. `comparisons` is usually::
+`run` must measure METRIC, or what MEASURED says where METRIC is a measure of several rows together. Settings are
+chosen by "val_accuracy" unless `best` is told otherwise. "correct" is the vector of booleans that says which test
+images were right: it is stored as `engine.bits.pack_bits` makes it, and gives the bootstrap over images. Once all
+planned runs are there, only the rows that comparisons read keep theirs, in NAME.correct.npz (`engine.completion`).
+Arrays become lists, NaN and infinities None. "diverged" is True where METRIC came out as None, or where `run` says so
+itself. A run that raises has no row. Import torch and matplotlib where you need them: `import bnbook.experiments`
+imports neither, nor NumPy. `comparisons` is usually::
 
     from bnbook.experiments import best, compare, select
 

@@ -193,12 +193,12 @@ def summary(rows: Sequence[dict], study: Study) -> str:
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(experiment.key(0, row["setting"], 0), []).append(row)
-    measured = [study.metric, "sd"] if study.metric else []
+    measured = [study.measured, "sd"] if study.measured else []
     lines = []
     for group in groups.values():
         diverged = sum(row["diverged"] for row in group)
         line = [*(group[0]["setting"][name] for name in varying), len(group), diverged or ""]
-        lines.append(line + (mean_and_sd(group, study.metric, study.chance) if measured else []))
+        lines.append(line + (mean_and_sd(group, study.measured, study.chance) if measured else []))
     return table([*varying, "seeds", "diverged", *measured], lines)
 
 

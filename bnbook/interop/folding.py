@@ -12,8 +12,9 @@ and a convolution or a fully connected layer is linear, so that the two together
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,8 +147,9 @@ def fold(model: Any, example: Any = None) -> tuple[Any, FoldReport]:
 
     Raises:
         TypeError: not such a model.
-        ValueError: nothing of it can be folded, all layers are named; it cannot be copied, or not be followed without
-            an example; or the outputs differ by more than rounding.
+        ValueError: nothing of it can be folded, all layers are named; it cannot be copied, not be run on the example,
+            or not be followed without one; statistics that are no numbers, channels that do not fit; or the outputs
+            differ by more than rounding.
 
     Source: Jacob et al. (2018), section 3.2, for convolutions.
     """
@@ -161,11 +163,21 @@ def fold(model: Any, example: Any = None) -> tuple[Any, FoldReport]:
     raise TypeError(f"model must be a torch model or a Sequential of bnbook.nn, got {type(model).__name__}")
 
 
+@contextlib.contextmanager
+def naming(layer: str) -> Iterator[None]:
+    """A ValueError of the arithmetic says of which layer it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{layer}: {error}") from error
+
+
 def finished(folded: Mapping[str, tuple[str, ...]], kept: Mapping[str, str], difference: float | None) -> FoldReport:
     """The report, or an error where nothing was folded."""
     report = FoldReport(dict(folded), dict(kept), difference)
     if not folded:
-        raise ValueError(f"nothing can be folded: {'; '.join(f'{k}: {v}' for k, v in kept.items()) or 'no such layer'}")
+        reasons = "; ".join(f"{layer or 'the model itself'}: {why}" for layer, why in kept.items())
+        raise ValueError(f"nothing can be folded: {reasons or 'no such layer'}")
     return report
 
 
@@ -202,9 +214,10 @@ def _fold_row(model: nn.Module, example: Any) -> tuple[nn.Sequential, FoldReport
             continue
         backwards, (name, _, weights) = into
         rule = into_previous if backwards else into_next
-        constants = scale_and_shift(norm.running_mean, norm.running_var, value(norm.weight), value(norm.bias), norm.eps)
-        old = weights.weight.data
-        w, b = rule(old.astype(np.float64), value(weights.bias), *constants)
+        old, statistics = weights.weight.data, (norm.running_mean, norm.running_var)
+        with naming(f"{place} into {name}"):
+            constants = scale_and_shift(*statistics, value(norm.weight), value(norm.bias), norm.eps)
+            w, b = rule(old.astype(np.float64), value(weights.bias), *constants)
         weights.weight, weights.bias = (nn.Parameter(a.astype(old.dtype)) for a in (w, b))
         folded[place] = (name,)
         gone.add(place)

@@ -22,6 +22,7 @@ from .folding import (
     finished,
     into_next,
     into_previous,
+    naming,
     rounding,
     scale_and_shift,
     why_not_linear,
@@ -51,13 +52,18 @@ def fold_torch(model: nn.Module, example: Any) -> tuple[nn.Module, FoldReport]:
     kept = {name: reason for name in norms if (reason := _own_reason(modules[name], example is None))}
     if len(kept) == len(norms):
         return copied, finished({}, kept, None)
-    seen = None if example is None else _watched(model, args, kwargs)
+    try:
+        seen = None if example is None else _watched(model, args, kwargs)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the model cannot be run on the example: {first}") from error
     constants = {}
     for name in norms:
         if name not in kept and seen and name not in seen.arrived:
             kept[name] = "it is never called"
         elif name not in kept:
-            constants[name] = _constants(modules[name], *seen.arrived[name] if seen else ())
+            with naming(name):
+                constants[name] = _constants(modules[name], *seen.arrived[name] if seen else ())
             if constants[name] is None:
                 kept[name] = why_not_norm(modules[name], None)
     links = _traced(model, args, kwargs, seen) or seen
@@ -85,7 +91,8 @@ def fold_torch(model: nn.Module, example: Any) -> tuple[nn.Module, FoldReport]:
             plans[name] = into, backwards
     for name, (into, backwards) in plans.items():
         for weights in into:
-            _absorb(modules[weights], *constants[name], backwards)
+            with naming(f"{name} into {weights}"):
+                _absorb(modules[weights], *constants[name], backwards)
     for name in plans:
         _replace(copied, modules[name], nn.Identity())
     away = None if seen is None or not plans else difference(copied)
@@ -120,7 +127,8 @@ class _Tracer(fx.Tracer):
 
 
 def _known(module: nn.Module) -> bool:
-    return is_batch_norm(module) or isinstance(module, tuple(WEIGHTED))
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return not scripted and (is_batch_norm(module) or isinstance(module, tuple(WEIGHTED)))
 
 
 def _traced(model: nn.Module, args: tuple, kwargs: dict, seen: Links | None) -> Links | None:
@@ -221,6 +229,12 @@ def _place(
 
 
 def _own_reason(norm: nn.Module, without_example: bool) -> str:
+    if isinstance(norm, torch.jit.ScriptModule):
+        return "it is scripted, fold the model before that"
+    if type(norm).forward is nn.Module.forward:
+        return "it only keeps numbers, as in an exported model: fold the one that was exported"
+    if norm.running_mean is not None and norm.running_mean.is_meta:
+        return "its numbers are on the meta device, which keeps none"
     kind = kind_of(norm, NORMS, "forward")
     if kind is None and without_example:
         return f"{why_not_norm(norm, None)}: pass an example"

@@ -38,15 +38,17 @@ def _sum(tile):
 
 
 @triton.jit
-def _affine(weight, bias, c, C, ACC: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr):
-    """γ and β of the channels, 1 and 0 where there are none."""
-    gamma = tl.full(c.shape, 1.0, ACC)
+def _coefficients(
+    mean, inv_std, weight, bias, c, C, ACC: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr
+):
+    """μ, γ/√(σ² + ε) and β of the channels; without parameters γ is 1 and β 0."""
+    scale = tl.load(inv_std + c, c < C, 0.0)
     beta = tl.full(c.shape, 0.0, ACC)
     if HAS_WEIGHT:
-        gamma = tl.load(weight + c, c < C, 0.0).to(ACC)
+        scale *= tl.load(weight + c, c < C, 0.0).to(ACC)
     if HAS_BIAS:
         beta = tl.load(bias + c, c < C, 0.0).to(ACC)
-    return gamma, beta
+    return tl.load(mean + c, c < C, 0.0), scale, beta
 
 
 @triton.jit
@@ -140,9 +142,7 @@ def normalize(
 ):  # fmt: skip
     """y = relu(γ x̂ + β + residual): a reading of x, one of the residual, a writing of y."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
-    gamma, beta = _affine(weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
-    mu = tl.load(mean + c, c < C, 0.0)
-    scale = gamma * tl.load(inv_std + c, c < C, 0.0)
+    mu, scale, beta = _coefficients(mean, inv_std, weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
     first = tl.program_id(1) * each
     last = tl.minimum(first + each, tiles)
     for i in range(first, last):
@@ -182,9 +182,7 @@ def gradient_sums(
 ):  # fmt: skip
     """Σg and Σg(x − μ) of the program's tiles into parts (2, programs, C); the masked g itself where STORE."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
-    gamma, beta = _affine(weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
-    mu = tl.load(mean + c, c < C, 0.0)
-    scale = gamma * tl.load(inv_std + c, c < C, 0.0)
+    mu, scale, beta = _coefficients(mean, inv_std, weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
     sum_g = tl.full((BC,), 0.0, ACC)
     sum_g_xc = tl.full((BC,), 0.0, ACC)
     first = tl.program_id(1) * each
@@ -231,9 +229,7 @@ def gradient(
 ):  # fmt: skip
     """∂x = γ/√(σ² + ε) · (g − Σg/m − x̂ Σgx̂/m), in evaluation without the two means; x is read where it is needed."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
-    gamma, beta = _affine(weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
-    mu = tl.load(mean + c, c < C, 0.0)
-    scale = gamma * tl.load(inv_std + c, c < C, 0.0)
+    mu, scale, beta = _coefficients(mean, inv_std, weight, bias, c, C, ACC, HAS_WEIGHT, HAS_BIAS)
     mean_g = tl.full((BC,), 0.0, ACC)
     slope = tl.full((BC,), 0.0, ACC)
     if TRAINING:

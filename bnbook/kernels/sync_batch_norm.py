@@ -32,6 +32,7 @@ FAULTS = (  # what a process tells the others of a shard that it cannot take
     "its input has a dtype that the layer does not take",
     "its input is on another device than the layer",
 )
+DESTROYED = "process_group has been destroyed: give the layer one that exists, or None for all processes"
 Group = dist.ProcessGroup if dist.is_available() else None
 
 
@@ -120,8 +121,8 @@ class SyncBatchNorm(_BatchNorm):
             its process and why); where processes differ in dtype, in the kind of device or in whether inputs need
             gradients; where there is one value per channel in all shards together.
         TypeError: in the process whose own input is no tensor or has the wrong dtype; a `process_group` that is none.
-        RuntimeError: torchrun started several processes, and `init_process_group` was not called;
-            a second derivative.
+        RuntimeError: torchrun started several processes, and `init_process_group` was not called; `process_group` has
+            been destroyed; a second derivative.
     """
 
     def __init__(
@@ -326,9 +327,15 @@ def _group(group: Any) -> Any:
                 f"torchrun started {os.environ['WORLD_SIZE']} processes, but there is no process group: call "
                 "torch.distributed.init_process_group before training, or the statistics would be those of one shard"
             )
+        if group is not None:
+            raise RuntimeError(DESTROYED)
         return None
     group = group or dist.group.WORLD
-    return group if dist.get_world_size(group) > 1 else None
+    try:
+        members = dist.get_process_group_ranks(group)
+    except KeyError:
+        raise RuntimeError(DESTROYED) from None
+    return group if len(members) > 1 else None
 
 
 def _kind(device: torch.device) -> int:

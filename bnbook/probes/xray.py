@@ -64,6 +64,7 @@ def xray(model: nn.Sequential | torch.nn.Module, batch: Any, **options: Any) -> 
 
 
 XRAY_LIMITS = (1e-8, 1e4)
+SIZES = ("standard deviation", "root mean square")  # of activations around their means, of gradients around zero
 
 
 def draw_xray(
@@ -97,15 +98,14 @@ def draw_xray(
             layers, marker = np.arange(1, len(sizes) + 1), "o" if len(sizes) <= 10 else None
             ax.plot(layers, middle, color=color, label=name, marker=marker, markersize=4)
             ax.fill_between(layers, low, high, color=color, alpha=0.2, lw=0)
-    for ax, title in zip(axes, ("activations", "gradients"), strict=True):
-        ax.set(title=title, xlabel="layer", yscale="log", ylim=XRAY_LIMITS)
+    for ax, title, size in zip(axes, ("activations", "gradients"), SIZES, strict=True):
+        ax.set(title=title, xlabel="layer", ylabel=size, yscale="log", ylim=XRAY_LIMITS)
         if len(networks) == 1 and 0 < len(names) <= 12 and max(map(len, names)) <= 16:  # what fits under the axes
             ax.set_xticks(range(1, len(names) + 1), names, rotation=90)
         else:
             ax.xaxis.get_major_locator().set_params(integer=True)
         if all(np.isnan(line.get_ydata()).all() for line in ax.lines):
             ax.text(0.5, 0.5, "nothing to draw", transform=ax.transAxes, ha="center")
-    axes[0].set_ylabel("size over the batch")
     if any(networks):
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(networks), 3))
     return figure

@@ -5,6 +5,8 @@
 Every round times every candidate once, in random order, and each is divided by PyTorch's time of the same round; the
 table shows the median of these ratios, so that what slows the machine for a while slows both. Below 1 is faster than
 PyTorch. The numbers belong to the machine they were taken on, and nothing in the tests depends on them.
+
+Beside it, each with rivals of its own: `tests.benchmarks.folding`, `sync_batch_norm` (under torchrun) and `gpu`.
 """
 
 from __future__ import annotations

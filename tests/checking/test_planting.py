@@ -16,7 +16,7 @@ from bnbook.checking.planting import Mutant, planted, run
 from tests import mutants
 from tests.mutants import MUTANTS
 
-pytestmark = pytest.mark.long(seconds=25)
+pytestmark = pytest.mark.long(seconds=40)
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +163,29 @@ def test_every_outcome_is_told_apart(tmp_path, monkeypatch):
         outcome, _, words = expected.partition(": ")
         assert outcome.startswith(result.outcome), (expected, result)
         assert re.search(words, result.output, re.DOTALL), (expected, result)
+
+
+def test_what_needs_another_environment_is_asked_in_a_process_of_its_own(monkeypatch):
+    """Between others, and in their order; where the variable is set already, here."""
+    wrong = LINEAR.replace("weight.T", "weight.T + x")
+    needs = (("BNBOOK_TRIAL", "1"),)
+    said = []
+    mutants = [harmless(environment=needs), harmless(), harmless(new=wrong, environment=needs), harmless(new=wrong)]
+    results = run(mutants, said.append)
+    assert [result.mutant for result in results] == mutants and len(said) == 4
+    assert [result.outcome for result in results] == ["survived", "survived", "killed", "killed"]
+    assert "Error" in results[2].output
+    monkeypatch.setattr(planting, "_elsewhere", None)
+    monkeypatch.setenv("BNBOOK_TRIAL", "1")
+    assert [result.outcome for result in run(mutants[:1])] == ["survived"]
+
+
+def test_a_process_that_ends_too_early_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(planting, "ROOT", tmp_path)
+    package = tmp_path / "bnbook" / "checking"
+    package.mkdir(parents=True)
+    (package / "planting.py").write_text("raise SystemExit('out of memory')\n", encoding="utf-8")
+    (package / "__init__.py").touch()
+    (tmp_path / "bnbook" / "__init__.py").touch()
+    with pytest.raises(RuntimeError, match=r"BNBOOK_TRIAL.* ended with 1:\nout of memory"):
+        run([harmless(environment=(("BNBOOK_TRIAL", "1"),))])

@@ -19,7 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from bnbook.checkup import checkup_onnx
+from bnbook.checkup import NotReadable, checkup_onnx
 from bnbook.checkup.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_the_mode_of_training_baked_in(path):
     assert len(found(exported(trained(), path, training=True))["BN107"]) == 3
 
 
-def graph(path: Path, change: str = "", external: bool = False) -> Path:
+def graph(path: Path, change: str = "", external: bool = False, opset: int | None = 15, **attributes) -> Path:
     """A convolution, a node of batch normalization, and what `change` says."""
     random = np.random.default_rng(0)
     shapes = {"w": (4, 1, 3, 3), "scale": 4, "shift": 4, "mean": 4, "var": 4}
@@ -98,10 +98,11 @@ def graph(path: Path, change: str = "", external: bool = False) -> Path:
     if change == "zero":
         values["var"][1] = 0
     tensors = [numpy_helper.from_array(value, name) for name, value in values.items()]
-    arguments = {"epsilon": 0.0 if change == "zero" else 1e-5, "name": "norm"}
+    arguments = {"epsilon": 0.0 if change == "zero" else 1e-5, "name": "norm"} | attributes
+    made = ["y", *["m", "v", "saved_m", "saved_v"][: {"training": 4, "training, named": 2}.get(change, 0)]]
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], name="conv"),
-        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["y"], **arguments),
+        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], made, **arguments),
     ]
     outputs = ["y"]
     if change == "output":
@@ -110,8 +111,9 @@ def graph(path: Path, change: str = "", external: bool = False) -> Path:
         nodes.append(helper.make_node("Conv", ["x", "w"], ["z"], name="other"))
         outputs.append("z")
     floats = onnx.TensorProto.FLOAT
-    infos = [helper.make_tensor_value_info(name, floats, None) for name in ("x", *outputs)]
-    model = helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors))
+    infos = [helper.make_tensor_value_info(name, floats, [None] * 4) for name in ("x", *outputs)]
+    opsets = [helper.make_opsetid("ai.onnx.ml", 3), *([helper.make_opsetid("", opset)] if opset else [])]
+    model = helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors), opset_imports=opsets)
     options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0} if external else {}
     onnx.save(model, path, **options)
     return path
@@ -122,6 +124,42 @@ def graph(path: Path, change: str = "", external: bool = False) -> Path:
 )
 def test_pairs_and_epsilon(path, change, codes):
     assert found(graph(path, change)).keys() == codes
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 14, 15, onnx.defs.onnx_opset_version()])
+def test_every_opset_is_read_by_its_own_rules(path, opset):
+    """Until 13 a node trains where it has several outputs; from 14 on where it says so."""
+    assert found(graph(path, opset=opset)).keys() == {"BN501"}
+    if opset < 14:
+        graph(path, "training", opset=opset)
+        onnx.checker.check_model(path)
+        (message,) = (f.message for f in checkup_onnx(path).findings if f.code == "BN107")
+        assert message.startswith(f"5 outputs, in opset {opset} the sign of training")
+    else:
+        graph(path, "training, named", opset=opset, training_mode=1)
+        onnx.checker.check_model(path)
+    assert found(path) == {"BN107": ["norm"], "BN502": ["norm"]}
+    if opset < 9:
+        assert found(graph(path, opset=opset, spatial=0)) == {"BN502": ["norm"]}
+
+
+@pytest.mark.parametrize(
+    ("opset", "said"),
+    [
+        (6, "has opset 6, in which batch normalization had other attributes: those from 7 on are read"),
+        (1, "has opset 1, in which"),
+        (999, f"has opset 999, and onnx {onnx.__version__} knows those up to {onnx.defs.onnx_opset_version()}"),
+        (None, "names no opset"),
+    ],
+)
+def test_another_opset_is_one_line_that_names_it(path, capsys, opset, said):
+    graph(path, opset=opset)
+    before = path.read_bytes()
+    with pytest.raises(NotReadable, match=said):
+        checkup_onnx(path)
+    assert main([str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and len(err.splitlines()) == 1 and path.read_bytes() == before
 
 
 def test_a_file_that_cannot_be_read_is_one_line(path, tmp_path, capsys):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as TF
@@ -19,6 +23,8 @@ from bnbook.kernels.sync_batch_norm import SyncBatchNorm
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
     """In float64 and evaluation, every number of batch normalization random, also negative γ and small variances."""
     torch.manual_seed(seed)
+    for parameter in model.double().parameters():
+        parameter.data *= 0.5 + torch.rand_like(parameter)  # float32 could not hold them
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.affine:
@@ -27,7 +33,7 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
             if module.running_mean is not None:
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.01, 2)
-    return model.double().eval()
+    return model.eval()
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -186,6 +192,7 @@ def test_the_outputs_are_the_same_and_the_model_as_it_was(case):
         assert (now - whole).abs().max() <= 1e-12 * whole.abs().max()
     names = {type(module).__name__ for module in folded.modules()}
     assert not any("BatchNorm" in name for name in names)
+    assert not any(module.training for module in folded.modules())
     assert [p.requires_grad for p in folded.parameters()] == [True] * len(list(folded.parameters()))
 
 
@@ -603,5 +610,66 @@ def test_poisoned_statistics_of_another_class_are_refused():
 def test_poisoned_statistics_are_refused():
     model = lively(FOLDABLE["conv"][0]())
     model[1].running_mean[1] = torch.nan
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=r"^1: .* must be finite"):
         fold(model)
+    ours = numpy_model(np.random.default_rng())
+    ours.bn1.running_var[1] = -1
+    with pytest.raises(ValueError, match=r"^bn1 into conv: running_var \+ eps must be positive"):
+        fold(ours)
+
+
+def test_channels_that_do_not_fit_are_named():
+    model = lively(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5)))
+    with pytest.raises(ValueError, match=r"^1 into 0: the weights have 4 output channels"):
+        fold(model)
+    with pytest.raises(ValueError, match="cannot be run on the example: running_mean should contain 4 elements not 5"):
+        fold(model, torch.randn(IMAGES, dtype=torch.float64))
+
+
+def test_an_example_that_the_model_cannot_take():
+    model = lively(FOLDABLE["conv"][0]())
+    before, image = state(model), torch.randn(IMAGES, dtype=torch.float64)
+    for example in (image[:, :2], image.float(), image.to("meta"), image.numpy(), "image", (image, image)):
+        with pytest.raises(ValueError, match=r"^the model cannot be run on the example: ") as error:
+            fold(model, example)
+        assert "\n" not in str(error.value)
+    assert unchanged(model, before)
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        return torch.jit.script(lively(FOLDABLE["conv"][0]()))
+
+
+def exported() -> nn.Module:
+    return torch.export.export(lively(FOLDABLE["conv"][0]()), (torch.randn(IMAGES, dtype=torch.float64),)).module()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (scripted, "1: it is scripted, fold the model before that"),
+        (exported, "1: it only keeps numbers, as in an exported model: fold the one that was exported"),
+        (lambda: lively(FOLDABLE["conv"][0]()).to("meta"), "1: its numbers are on the meta device"),
+    ],
+)
+def test_models_whose_layers_are_none_any_more(make, words):
+    model = make()
+    for example in (None, torch.randn(IMAGES, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=f"^nothing can be folded: {words}"):
+            fold(model, example)
+
+
+def test_a_layer_alone_is_the_model_itself():
+    with pytest.raises(ValueError, match="nothing can be folded: the model itself: no convolution or fully connected"):
+        fold(lively(nn.BatchNorm2d(3)), torch.randn(IMAGES, dtype=torch.float64))
+
+
+def test_a_scripted_part_is_kept_and_the_others_are_folded():
+    model = lively(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU()))
+    whole = nn.Sequential(model, nn.Sequential(scripted()))
+    image = torch.randn(IMAGES, dtype=torch.float64)
+    folded, report = fold(whole, image)
+    assert report.folded == {"0.1": ("0.0",)} and report.kept == {"1.0.1": "it is scripted, fold the model before that"}
+    assert torch.allclose(folded(image), whole(image), rtol=0, atol=1e-12)

@@ -11,6 +11,10 @@ import warnings
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -121,16 +125,16 @@ def test_channels_last_is_read_and_kept(kind):
     compare(mixed, **kind)
 
 
-def test_many_programs_share_a_channel(monkeypatch):
+@pytest.mark.parametrize("shape", [(7, 3, 5, 5), (101, 6)], ids=str)
+def test_many_programs_share_a_channel(shape, monkeypatch):
     """Tiles that do not divide the map, merged within a program and between them; m is no multiple of anything."""
     monkeypatch.setattr(triton_bn, "TILE", 16)
     monkeypatch.setattr(triton_bn, "CHANNELS", 4)
-    for shape in ((7, 3, 5, 5), (101, 6)):
-        given = drawn(shape, torch.float64, far=1e3)
-        layout = triton_bn._layout(given["input"], 1)
-        assert layout.rows > 1 and layout.each > 1 and layout.tiles % layout.each
-        compare(given, **ADDED)
-        compare(given, **FUSED)
+    given = drawn(shape, torch.float64, far=1e3)
+    layout = triton_bn._layout(given["input"], 1)
+    assert layout.rows > 1 and layout.each > 1 and layout.tiles % layout.each
+    compare(given, **ADDED)
+    compare(given, **FUSED)
 
 
 def test_many_channels():

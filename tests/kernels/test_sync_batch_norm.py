@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from bnbook.kernels import sync_batch_norm
@@ -427,6 +428,25 @@ def test_bad_groups():
         with pytest.raises(TypeError, match="process_group"):
             convert(model, group)
         assert type(model[0]) is nn.BatchNorm1d
+
+
+def test_a_group_that_was_destroyed(tmp_path):
+    """Alone, and after all others too: it would train by the statistics of one shard."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        group = dist.new_group([0])
+        layer, x = SyncBatchNorm(3, process_group=group), torch.randn(5, 3)
+        layer(x)
+        before = state(layer)
+        dist.destroy_process_group(group)
+        with pytest.raises(RuntimeError, match="process_group has been destroyed"):
+            layer(x)
+    finally:
+        dist.destroy_process_group()
+    with pytest.raises(RuntimeError, match="process_group has been destroyed"):
+        layer(x)
+    near_states(state(layer), before, 0)
+    layer.eval()(x)
 
 
 def normalize(x, total=24, **options):

@@ -372,6 +372,7 @@ def test_the_xray_draws_standard_deviations_and_root_mean_squares():
     for ax, line, size in zip(figure.axes, lines(figure), sizes, strict=True):
         np.testing.assert_allclose(line, size, rtol=1e-12)
         assert ax.get_yscale() == "log" and ax.get_ylim() == XRAY_LIMITS
+    assert [ax.get_ylabel() for ax in figure.axes] == ["standard deviation", "root mean square"]
     plotting.plt.close(figure)
 
 

@@ -44,7 +44,7 @@ DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hand
     "bet": lambda: interactive.bet("depth"),
     "decide": lambda: chart_of_the_chapter(),
     "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
-    "rates": lambda: interactive.rates(experiments.load("learning_rate")),
+    "rates": lambda: interactive.rates(rows_of_rates()),
     "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops=26),
 }
 DRAWN = interactive.curve_bet(
@@ -318,7 +318,7 @@ def depth(rng: np.random.Generator) -> Case:
 
 @functools.cache
 def rows_of_rates() -> list[dict]:
-    return experiments.load("learning_rate")
+    return experiments.select(experiments.load("learning_rate"), steps=learning_rate.ALL_RATES)
 
 
 def rates(rng: np.random.Generator) -> Case:

@@ -7,13 +7,15 @@ training does. The difference is what the shift of the variance costs, and nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import Comparison
+from .. import Choice, Comparison
 from ..policy import POINTS
 from .placement import AFTER, BEFORE, FIT, WORDS, at_best_rate
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 QUESTION = "Does a network with dropout before its batch normalization err more because the variances do not fit?"
@@ -39,27 +41,43 @@ ORDERS = {  # of a layer: (place of BN, place of dropout)
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Test accuracy of the networks at their best rate, statistics with dropout off minus on; the same networks."""
-    result = []
-    for activation, fit in FIT.items():
-        for order, (place, dropout) in ORDERS.items():
-            choice = at_best_rate(rows, activation, fit, place, dropout)
-            a, b = ({row["seed"]: row[f"accuracy_dropout_{mode}"] for row in choice.rows} for mode in ("off", "on"))
-            diverged = sum(row["diverged"] for row in choice.rows)
-            name = f"{WORDS[activation]}, {order}"
-            result.append(
-                Comparison(
-                    name,
-                    a,
-                    b,
-                    arms=ARMS,
-                    metric=METRIC,
-                    chosen=(str(choice),),
-                    edges=tuple(f"{edge} of {name}" for edge in choice.edge),
-                    diverged=(diverged, diverged),
-                    levels=(activation, order),
-                )
-            )
-    return result
+    return [
+        off_minus_on(
+            f"{WORDS[activation]}, {order}",
+            at_best_rate(rows, activation, fit, place, dropout),
+            levels=(activation, order),
+        )
+        for activation, fit in FIT.items()
+        for order, (place, dropout) in ORDERS.items()
+    ]
+
+
+def off_minus_on(name: str, choice: Choice, levels: tuple) -> Comparison:
+    """Accuracy of the same networks, with statistics estimated with dropout off minus with dropout on.
+
+    A diverged network, which has neither, counts as guessing twice.
+
+    Args:
+        name, levels: of the condition.
+        choice: their rows, which hold accuracy_dropout_off and accuracy_dropout_on.
+    """
+    off, on = (
+        {row["seed"]: 0.1 if row["diverged"] else row[f"accuracy_dropout_{mode}"] for row in choice.rows}
+        for mode in ("off", "on")
+    )
+    diverged = sum(row["diverged"] for row in choice.rows)
+    return Comparison(
+        name,
+        off,
+        on,
+        arms=ARMS,
+        metric=METRIC,
+        chosen=(str(choice),),
+        edges=tuple(f"{edge} of {name}" for edge in choice.edge),
+        diverged=(diverged, diverged),
+        levels=levels,
+        settings=(choice.rows[0]["setting"],),
+    )
 
 
 def in_scope(comparison: Comparison) -> bool:
@@ -71,22 +89,32 @@ def figure(rows: list[dict]) -> Figure:
     """What the fitting statistics gain, in points: dots are seeds, bars their 95 % intervals."""
     import matplotlib.pyplot as plt
 
-    from ... import plotting
-
     picture, ax = plt.subplots(figsize=(6.4, 4.6))
     found = comparisons(rows)
+    draw(ax, found, [comparison.name for comparison in found])
+    ax.invert_yaxis()
+    ax.set_xlabel("gain in test accuracy (points)")
+    return picture
+
+
+def draw(ax: Axes, found: Sequence[Comparison], labels: Sequence[str], size: float = 4) -> None:
+    """The differences of the comparisons in points, a line for each: dots are seeds, bars their 95 % intervals.
+
+    Args:
+        labels: of the lines.
+        size: of the dots, in points.
+    """
+    from ... import plotting
+
     colors = plotting.SKY, plotting.GREEN, plotting.PURPLE, plotting.YELLOW
     for at, comparison in enumerate(found):
         values = [100 * (comparison.a[seed] - comparison.b[seed]) for seed in comparison.seeds]
         color = colors[at % len(colors)]
-        ax.plot(values, [at - 0.15] * len(values), "o", color=color, ms=4, alpha=0.6)
+        ax.plot(values, [at - 0.15] * len(values), "o", color=color, ms=size, alpha=0.6)
         difference = comparison.difference
         if difference.low is not None:
             ax.plot([100 * difference.low, 100 * difference.high], [at + 0.15] * 2, color=color, lw=3)
-        ax.plot(100 * difference.mean, at + 0.15, "D", color=color, ms=6)
+        ax.plot(100 * difference.mean, at + 0.15, "D", color=color, ms=size + 2)
     ax.axvline(0, color="k", lw=1)
     ax.axvline(100 * DELTA, color="k", lw=1, ls=":")
-    ax.set_yticks(range(len(found)), [comparison.name for comparison in found])
-    ax.invert_yaxis()
-    ax.set_xlabel("gain in test accuracy (points)")
-    return picture
+    ax.set_yticks(range(len(found)), labels)

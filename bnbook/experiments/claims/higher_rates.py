@@ -1,43 +1,72 @@
-"""Whether batch normalization allows higher learning rates: the highest that work, from the rows of `learning_rate`."""
+"""Whether batch normalization allows higher learning rates, from the rows of `learning_rate`.
+
+A rate works where the network still learns: it ends above a validation accuracy of 0.6. A second, narrower measure
+counts the rates that are at most two points worse than the best (`usable` with `TOLERANCE`); the verdict is by the
+first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log10
 from typing import TYPE_CHECKING
 
-from .. import Comparison, select
+from .. import Comparison, best, fresh, select
+from ..engine.statistics import CONFIRM
 from ..policy import RATE
-from .learning_rate import NORMS, at_best_rate, conditions, words
+from .learning_rate import ALL_RATES, NORMS, conditions, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTION = "How much higher is the highest learning rate that works with batch normalization than without?"
+QUESTION = "How much higher is the highest learning rate that still learns with batch normalization than without?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
 SOURCE = "ioffe2015batch"
 FOLKLORE = "With batch normalization you can raise the learning rate."
 CHAPTER, ROWS = 11, "learning_rate"
-METRIC = "log10_of_the_highest_usable_rate"
+METRIC = "log10_of_the_highest_rate_that_learns"
 EFFECT = "times higher a learning rate"
 DELTA = RATE.delta
 SIZE, NEEDS_MORE = log10(5), True  # "much higher": the smaller of the two increases in the paper was five times
 SCOPE = "SGD, without momentum or with: the paper used no Adam"
 FACTOR = "the optimizer", "the initialization"
 
-TOLERANCE = 0.02  # of validation accuracy, below the arm's mean at its best rate
+LEARNS = 0.6  # a network whose validation accuracy is above this has learned
+TOLERANCE = 0.02  # of validation accuracy, of the second measure
 
 
-def usable(
-    rows: Sequence[Mapping], optimizer: str, init: str, norm: str, tolerance: float = TOLERANCE
-) -> dict[int, list[float]]:
-    """The usable rates of an arm, by seed: validation accuracy at most `tolerance` below the mean at the best rate."""
-    choice = at_best_rate(rows, optimizer, init, norm)
-    least = max(choice.means.values()) - tolerance
-    found: dict[int, list[float]] = {row["seed"]: [] for row in choice.rows}
-    for row in select(rows, optimizer=optimizer, init=init, norm=norm):
-        if not row["diverged"] and row["val_accuracy"] >= least:
-            found[row["seed"]].append(row["setting"]["lr"])
+def learns(row: Mapping) -> bool:
+    """Whether a run did not diverge and ended above `LEARNS`."""
+    return not row["diverged"] and row["val_accuracy"] > LEARNS
+
+
+def tried(arm: Sequence[Mapping], beyond: int = 0) -> list[float]:
+    """The rates among which the highest of an arm is looked for, those that are confirmed.
+
+    From the best rate to the first above it at which no seed of the pilot learns, and `beyond` more: of the network
+    without BN one, as its highest rate must not be underestimated.
+    """
+    choice = best(arm, over="lr")
+    rates = sorted(lr for (lr,) in choice.means if lr >= choice.values["lr"])
+    pilot = [row for row in arm if row.get("phase") != CONFIRM]
+    dead = [lr for lr in rates if not any(learns(row) for row in select(pilot, lr=lr))]
+    return rates[: rates.index(dead[0]) + 1 + beyond] if dead else rates
+
+
+def usable(arm: Sequence[Mapping], beyond: int = 0, tolerance: float | None = None) -> dict[int, list[float]]:
+    """The usable rates of an arm among those that are `tried`, by seed.
+
+    Args:
+        tolerance: how far below the mean of the pilot at the best rate the validation accuracy may lie; None: what
+            still learns is usable.
+    """
+    least = max(best(arm, over="lr").means.values()) - (tolerance or 0)
+    found: dict[int, list[float]] = {}
+    for lr in tried(arm, beyond):
+        for row in fresh(select(arm, lr=lr)):
+            rates = found.setdefault(row["seed"], [])
+            if learns(row) and (tolerance is None or row["val_accuracy"] >= least):
+                rates.append(lr)
     return found
 
 
@@ -46,32 +75,70 @@ def highest(rates: Sequence[float], tried: Collection[float]) -> float:
     return log10(max(rates)) if rates else log10(min(tried)) - 0.5
 
 
-def width(rates: Sequence[float], tried: Collection[float]) -> float:
-    """How many powers of ten lie between the lowest and the highest of the usable rates; 0 where there is none."""
-    return log10(max(rates) / min(rates)) if rates else 0.0
+def compare_highest(
+    name: str,
+    with_bn: Sequence[Mapping],
+    without: Sequence[Mapping],
+    *,
+    levels: tuple,
+    tolerance: float | None = None,
+) -> Comparison:
+    """The highest usable rate, by seed, of the rows of one arm minus that of the other, in powers of ten.
+
+    What was not run counts against the claim: see `at_most`.
+    """
+    arms = {"with BN": (with_bn, 0), "without BN": (without, 1)}
+    choices = {arm: best(rows, over="lr") for arm, (rows, _) in arms.items()}
+    a, b = (usable(rows, beyond, tolerance) for rows, beyond in arms.values())
+    grids = [sorted(lr for (lr,) in choice.means) for choice in choices.values()]
+    edges = [f"lr of {arm!r}" for arm, choice in choices.items() if choice.edge]
+    # Where the grid hides rates of BN its advantage is at least this large. Of the other arm it must hide none.
+    if any(grids[1][-1] in rates for rates in b.values()):
+        edges.append("usable rate of 'without BN'")
+    return Comparison(
+        name,
+        {seed: highest(rates, grids[0]) for seed, rates in a.items()},
+        {seed: at_most(rates, tried(without, 1), grids[1]) for seed, rates in b.items()},
+        arms=tuple(arms),
+        metric=METRIC,
+        edges=tuple(edges),
+        levels=levels,
+        settings=tuple(
+            select(rows, lr=lr)[0]["setting"] for rows, beyond in arms.values() for lr in tried(rows, beyond)
+        ),
+    )
 
 
-def comparisons(
-    rows: list[dict], measure: Callable = highest, metric: str = METRIC, tolerance: float = TOLERANCE
-) -> list[Comparison]:
-    """A measure of the usable rates, by seed, with BN minus without."""
-    result = []
-    for optimizer, init in conditions(rows):
-        tried = {row["setting"]["lr"] for row in select(rows, optimizer=optimizer)}
-        a, b = (usable(rows, optimizer, init, norm, tolerance) for norm in NORMS.values())
-        # Where the grid hides rates of BN its advantage is at least this large. Of the other arm it must hide none.
-        hidden = {min(tried), max(tried)} & {lr for rates in b.values() for lr in rates}
-        result.append(
-            Comparison(
-                words(optimizer, init),
-                *({seed: measure(rates, tried) for seed, rates in arm.items()} for arm in (a, b)),
-                arms=tuple(NORMS),
-                metric=metric,
-                edges=("usable rate of 'without BN'",) if hidden else (),
-                levels=(optimizer, init),
-            )
+def at_most(rates: Sequence[float], run: Sequence[float], grid: Sequence[float]) -> float:
+    """The decimal logarithm of what the highest usable rate of a seed is at most.
+
+    Where the last rate that was run is usable, the highest of the grid; where none is, the one below the first.
+
+    Args:
+        rates: that are usable.
+        run, grid: the rates that the seed ran, and all, in order.
+    """
+    if run[-1] in rates:
+        return log10(grid[-1])
+    return log10(max(rates, default=max((lr for lr in grid if lr < run[0]), default=run[0])))
+
+
+def of_arm(rows: Sequence[Mapping], optimizer: str, init: str, norm: str) -> list[Mapping]:
+    """The rows of an arm at all its rates."""
+    return select(rows, optimizer=optimizer, init=init, norm=norm, steps=ALL_RATES)
+
+
+def comparisons(rows: list[dict], tolerance: float | None = None) -> list[Comparison]:
+    """The highest usable rate with BN minus that without, in every condition. For `tolerance` see `usable`."""
+    return [
+        compare_highest(
+            words(*place),
+            *(of_arm(rows, *place, norm) for norm in NORMS.values()),
+            levels=place,
+            tolerance=tolerance,
         )
-    return result
+        for place in conditions(rows)
+    ]
 
 
 def in_scope(comparison: Comparison) -> bool:
@@ -80,23 +147,23 @@ def in_scope(comparison: Comparison) -> bool:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """The usable rates of every arm: a line for each seed, from the lowest to the highest."""
+    """The highest rate of every arm that learns (filled), and that is within two points of its best (hollow)."""
     import matplotlib.pyplot as plt
     import numpy as np
 
     from ... import plotting
 
     places = conditions(rows)
-    picture, ax = plt.subplots(figsize=(6.4, 0.55 * len(places) + 1.1))
+    picture, ax = plt.subplots(figsize=(6.4, 0.55 * len(places) + 1.4))
     for (arm, norm), color, side in zip(NORMS.items(), (plotting.WITH_BN, plotting.WITHOUT_BN), (-1, 1), strict=True):
-        for i, (optimizer, init) in enumerate(places):
-            of_seeds = list(usable(rows, optimizer, init, norm).values())
-            for k, rates in enumerate(of_seeds):
-                y = i + side * (0.06 + 0.3 * k / len(of_seeds))
-                label = arm if i == k == 0 else None
-                ends = [min(rates), max(rates)] if rates else [np.nan, np.nan]  # a seed may have no usable rate
-                ax.plot(ends, [y, y], "|-", ms=4, lw=1.5, color=color, label=label)
-    ax.set(xscale="log", xlabel="learning rate", ylim=(len(places) - 0.5, -0.5))
+        for i, place in enumerate(places):
+            for tolerance, face, what in ((None, color, "learns"), (TOLERANCE, "none", "within two points")):
+                of_seeds = list(usable(of_arm(rows, *place, norm), norm == "none", tolerance).values())
+                tops = [max(rates) if rates else np.nan for rates in of_seeds]  # a seed may have no usable rate
+                y = i + side * np.linspace(0.08, 0.38, len(tops))
+                label = f"{arm}, {what}" if i == 0 else None
+                ax.plot(tops, y, "o", ms=3.5, mew=0.9, mfc=face, color=color, label=label)
+    ax.set(xscale="log", xlabel="highest learning rate", ylim=(len(places) - 0.5, -0.5))
     ax.set_yticks(range(len(places)), [words(*place) for place in places])
     ax.grid(axis="y", visible=False)
     picture.legend(loc="outside upper center", ncols=2)

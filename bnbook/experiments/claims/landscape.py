@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -66,13 +67,14 @@ def distribution_shift(before: Tensor, after: Tensor) -> float:
     """How far the distributions of units move, in units of their spread.
 
     Args:
-        before, after: activations (examples, units).
+        before, after: activations (examples, units), or of images (examples, channels, height, width): the values of a
+            channel at all pixels are those of one unit.
 
     Returns:
         the root of the mean over units of the squared Wasserstein-2 distance between the two distributions of a unit's
         values, over the root of the mean of their variance before.
     """
-    before, after = before.double(), after.double()
+    before, after = (values.double().movedim(1, -1).flatten(0, -2) for values in (before, after))
     moved = (after.sort(dim=0).values - before.sort(dim=0).values).square().mean()
     return (moved / before.var(dim=0, correction=0).mean()).sqrt().item()
 
@@ -96,10 +98,10 @@ def activations(model: nn.Sequential, x: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def layers(model: nn.Sequential) -> list[list[nn.Parameter]]:
-    """The parameters of layer 1, 2, …: weights and bias of the linear layer, then those of its normalization."""
+    """The parameters of layer 1, 2, …: weights and bias of its linear map, then those of its normalization."""
     found: list[list[nn.Parameter]] = []
     for layer in model:
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
             found.append([])
         if found:
             found[-1] += layer.parameters()
@@ -110,7 +112,7 @@ def probe(model: nn.Sequential, x: Tensor, y: Tensor, lr: float, reference: tupl
     r"""Measure what a step of gradient descent from here would meet; the model stays as it is.
 
     Args:
-        model: from `bnbook.models.torch_mlp.mlp`.
+        model: from `torch_mlp.mlp` or `torch_conv.vgg` of `bnbook.models`.
         x, y: the batch of the step.
         lr: the step η.
         reference: images and labels on which loss and activations are followed.
@@ -218,9 +220,14 @@ def run(setting: dict, seed: int) -> dict:
     }
 
 
-def over_updates(values: Sequence[float]) -> float:
-    """The mean over the updates of a run, with straight lines between those that were probed."""
-    return float(np.interp(range(1, STEPS + 1), PROBED, values).mean())
+def over_updates(values: Sequence[float], probed: Sequence[int] | None = None) -> float:
+    """The mean over the updates from the first to the last that was probed, with straight lines between them.
+
+    Args:
+        probed: the updates before which the values were measured, in order; left out: PROBED.
+    """
+    probed = PROBED if probed is None else probed
+    return float(np.interp(range(probed[0], probed[-1] + 1), probed, values).mean())
 
 
 def at_the_levels(values: Sequence[float], losses: Sequence[float]) -> float | None:
@@ -274,24 +281,41 @@ def comparisons(
         held: what is held equal between the two networks, SAME_UPDATES or SAME_LOSS or both.
         own_rate: see `choices`.
     """
-    result = []
-    for init in starts(rows):
-        arms = choices(rows, init, own_rate)
-        edges = dict.fromkeys(f"{name} of {arm!r}" for arm, (_, c) in zip(NORMS, arms, strict=True) for name in c.edge)
-        for what in held:
-            values = [{row["seed"]: summary(row, measure, what) for row in runs} for runs, _ in arms]
-            result.append(
-                Comparison(
-                    ", ".join(part for part in (INITS[init], words, what) if part),
-                    *({seed: None if v is None else -v for seed, v in arm.items()} for arm in values),
-                    arms=tuple(NORMS),
-                    metric=metric,
-                    edges=tuple(edges),
-                    diverged=tuple(sum(row["diverged"] for row in runs) for runs, _ in arms),
-                    levels=(init, words, what) if words else (init, what),
-                )
-            )
-    return result
+    return [
+        smaller(
+            ", ".join(part for part in (INITS[init], words, what) if part),
+            dict(zip(NORMS, choices(rows, init, own_rate), strict=True)),
+            partial(summary, measure=measure, held=what),
+            metric=metric,
+            levels=(init, words, what) if words else (init, what),
+        )
+        for init in starts(rows)
+        for what in held
+    ]
+
+
+def smaller(
+    name: str,
+    arms: Mapping[str, tuple[Sequence[Mapping], Choice]],
+    value: Callable[[Mapping], float | None],
+    **more: object,
+) -> Comparison:
+    """By how much a value of a run is smaller in the first of two arms than in the second.
+
+    Args:
+        arms: the rows of each, and the choice that their setting comes from.
+        value: of a row; None has no interval.
+        more: of the comparison.
+    """
+    values = [{row["seed"]: value(row) for row in runs} for runs, _ in arms.values()]
+    return Comparison(
+        name,
+        *({seed: None if v is None else -v for seed, v in arm.items()} for arm in values),
+        arms=tuple(arms),
+        edges=tuple(dict.fromkeys(f"{edge} of {arm!r}" for arm, (_, choice) in arms.items() for edge in choice.edge)),
+        diverged=tuple(sum(row["diverged"] for row in runs) for runs, _ in arms.values()),
+        **more,
+    )
 
 
 def figure(rows: list[dict]) -> Figure:
@@ -306,30 +330,45 @@ def over_time(rows: Sequence[Mapping], measures: Mapping[str, str]) -> Figure:
     Args:
         measures: name of a logarithm in the rows → its name on the axis.
     """
+    panels = {}
+    for init in starts(rows):
+        arms = choices(rows, init)
+        panels[f"{INITS[init]}, rate {arms[-1][1].values['lr']:g}"] = [runs for runs, _ in arms]
+    return draw_over_time(panels, measures, PROBED)
+
+
+def draw_over_time(
+    panels: Mapping[str, Sequence[Sequence[Mapping]]], measures: Mapping[str, str], probed: Sequence[int]
+) -> Figure:
+    """A row of panels for each measure, in each the runs with BN and those without; see `over_time`.
+
+    Args:
+        panels: the title of a column → the rows of the network with BN and of the one without.
+        measures: name of a logarithm in the rows → its name on the axis.
+        probed: the updates before which it was measured.
+    """
     import matplotlib.pyplot as plt
 
     from ... import plotting
 
-    inits = starts(rows)
     picture, axes = plt.subplots(
         len(measures),
-        len(inits),
+        len(panels),
         figsize=(6.4, 1.6 * len(measures) + 0.7),
         dpi=75,
         sharex=True,
         sharey="row",
         squeeze=False,
     )
-    for column, init in zip(axes.T, inits, strict=True):
-        arms = zip(NORMS, choices(rows, init), (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True)
-        for arm, (runs, choice), color in arms:
+    for column, (title, arms) in zip(axes.T, panels.items(), strict=True):
+        for arm, runs, color in zip(NORMS, arms, (plotting.WITH_BN, plotting.WITHOUT_BN), strict=True):
             for ax, measure in zip(column, measures, strict=True):
                 logs = np.array([row[measure] for row in runs if not row["diverged"]])
                 low, high = 10.0 ** logs.min(axis=0), 10.0 ** logs.max(axis=0)
-                ax.fill_between(PROBED, low, high, color=color, alpha=0.25, lw=0)
-                ax.plot(PROBED, 10.0 ** logs.mean(axis=0), color=color, label=arm)
+                ax.fill_between(probed, low, high, color=color, alpha=0.25, lw=0)
+                ax.plot(probed, 10.0 ** logs.mean(axis=0), color=color, label=arm)
                 ax.set_yscale("log")
-            column[0].set_title(f"{INITS[init]}, rate {choice.values['lr']:g}")
+        column[0].set_title(title)
         column[-1].set_xlabel("updates")
     for ax, name in zip(axes[:, 0], measures.values(), strict=True):
         ax.set_ylabel(name)

@@ -3,11 +3,15 @@
 Two things are taken away, each the cause in an explanation: stable distributions, by noise behind every batch
 normalization whose mean and scale change with every update; and free lengths of the weights, by putting each row of
 weights back to its first length after every update. `rate_tuning` reads another claim from the same rows.
+
+Rates fall to zero along half a cosine. Each seed draws its own training images, and 10,000 others validate. Rates are
+chosen on the seeds of the pilot; fresh seeds run what the claims and the predictions of `explanations` compare.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
+from ...optim import cosine
 from .. import Choice, Comparison, best, compare, fresh, pilot, select
 from ..policy import POINTS
-from ..protocol import WEIGHTS, evaluate, split, updates
+from ..protocol import LAST_LOSSES, WEIGHTS, evaluate, split, subset, updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +35,8 @@ CLAIM = (
 )
 SOURCE = "ioffe2015batch"
 FOLKLORE = "Stable distributions are the reason why batch normalization helps."
-CHAPTER, VERSION, SEEDS = 17, 1, 5
-DATASET = "Fashion-MNIST, 10,000 training images"
+CHAPTER, VERSION, SEEDS, CONFIRM = 17, 2, 2, True
+DATASET = "Fashion-MNIST, 10,000 training images, drawn anew for each seed"
 NETWORK = "fully connected, ReLU, 5 hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 390  # five epochs of 78 updates
 METRIC, DELTA = "test_accuracy", POINTS.delta
@@ -48,8 +53,9 @@ ARMS = {  # name: (norm, noise, lengths held)
     NOISY: ("batch", True, False),
     HELD: ("batch", False, True),
 }
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-LAST = 78  # updates over which the training loss and the turn are averaged
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # the highest with batch normalization alone
+HIGHEST = (BN, HELD)  # the arms that are tried at the highest rate as well
+VALIDATION = 10_000  # images, none of which any run trains on
 GAIN = "gain_in_test_accuracy"
 PARTS = ("what the noise takes", "what it leaves")
 
@@ -58,7 +64,8 @@ class Noise(nn.Module):
     """Scale and shift every unit at random in training: x → s·x + m, in the manner of Santurkar et al. (2018).
 
     With every call each unit gets a mean shift from −0.5 to 0.5 and a mean scale from 1 to 1.25; the values of each
-    example lie around these. In evaluation x is multiplied by the mean scale.
+    example lie around these. Of images (N, C, H, W) a channel is a unit, and all pixels of an example's channel have
+    one shift and one scale. In evaluation x is multiplied by the mean scale.
     """
 
     MEAN, SCALE, JITTER = 0.5, 1.25, 0.1
@@ -73,8 +80,10 @@ class Noise(nn.Module):
         units, g = x.shape[1], self.generator
         mean = self.MEAN * (2 * torch.rand(units, generator=g) - 1)
         scale = 1 + (self.SCALE - 1) * torch.rand(units, generator=g)
-        shift = mean + self.JITTER * (2 * torch.rand(x.shape, generator=g) - 1)
-        return x * (scale + self.JITTER * torch.randn(x.shape, generator=g)) + shift
+        shift = mean + self.JITTER * (2 * torch.rand(x.shape[:2], generator=g) - 1)
+        scale = scale + self.JITTER * torch.randn(x.shape[:2], generator=g)
+        shape = (*x.shape[:2], *[1] * (x.ndim - 2))  # of a value per example and unit
+        return x * scale.view(shape) + shift.view(shape)
 
 
 def network(arm: str, init: str, seed: int) -> nn.Sequential:
@@ -82,13 +91,17 @@ def network(arm: str, init: str, seed: int) -> nn.Sequential:
     norm, noisy, _ = ARMS[arm]
     torch.manual_seed(seed)
     model = mlp(norm, widths=WIDTHS, init=init)
-    if not noisy:
-        return model
-    layers = []
+    return with_noise(model, seed) if noisy else model
+
+
+def with_noise(model: nn.Sequential, seed: int) -> nn.Sequential:
+    """The network with `Noise` right before each activation, behind a normalization that stands there."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, layer in model.named_children():
-        layers += [Noise(1000 * seed + len(layers))] if name.startswith("act") else []
-        layers.append(layer)
-    return nn.Sequential(*layers)
+        if name.startswith("act"):
+            layers[name.replace("act", "noise")] = Noise(1000 * seed + len(layers))
+        layers[name] = layer
+    return nn.Sequential(layers)
 
 
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
@@ -104,7 +117,7 @@ def hold_lengths(weights: Sequence[Tensor], lengths: Sequence[Tensor]) -> None:
 
 
 def log10_turn(model: nn.Module, lr: float) -> float:
-    """How far the last update turned the hidden weights: its length over theirs, mean of the layers' logarithms.
+    """How far the last update, at this rate, turned the hidden weights: its length over theirs, mean of the logarithms.
 
     A layer without a gradient counts as turned by 10⁻¹⁰.
     """
@@ -113,34 +126,39 @@ def log10_turn(model: nn.Module, lr: float) -> float:
 
 
 def grid(quick: bool = False) -> list[dict]:
-    """Every arm and start at every rate; quick: every other rate."""
+    """Every arm and start at every rate, the highest with batch normalization alone; quick: every other rate."""
     return [
-        {"arm": arm, "init": init, "lr": lr} for init in INITS for lr in RATES[:: 2 if quick else 1] for arm in ARMS
+        {"arm": arm, "init": init, "lr": lr}
+        for init in INITS
+        for lr in RATES[:: 2 if quick else 1]
+        for arm in ARMS
+        if lr < RATES[-1] or arm in HIGHEST
     ]
 
 
 def run(setting: dict, seed: int) -> dict:
-    """Train one network; its scores after the last update, and its training loss and turns over the last ones."""
+    """Train one network; scores after the last update, training loss over the last epoch, mean turn of all updates."""
     arm, lr = setting["arm"], setting["lr"]
     model = network(arm, setting["init"], seed)
     weights = hidden_weights(model)
     lengths = [weight.detach().norm(dim=1, keepdim=True) for weight in weights]
     losses, turned = [], []
-    for step, loss in updates(model, *split("train"), steps=STEPS, lr=lr, seed=seed, batch_size=BATCH_SIZE):
+    for step, loss in updates(
+        model, *subset(10_000, seed), steps=STEPS, lr=lr, schedule="cosine", seed=seed, batch_size=BATCH_SIZE
+    ):
         losses.append(loss)
-        if step > STEPS - LAST:
-            turned.append(log10_turn(model, lr))
+        turned.append(log10_turn(model, cosine(step - 1, STEPS, lr)))
         if ARMS[arm][2]:
             hold_lengths(weights, lengths)
     tested = evaluate(model, *split("test"))
     diverged = step < STEPS or not math.isfinite(tested.loss)
     return {
         "diverged": diverged,
-        "val_accuracy": evaluate(model, *split("val")).accuracy,
+        "val_accuracy": evaluate(model, *split("val", VALIDATION)).accuracy,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
-        "train_loss": None if diverged else sum(losses[-LAST:]) / LAST,
-        "log10_turn": None if diverged else sum(turned) / LAST,
+        "train_loss": None if diverged else sum(losses[-LAST_LOSSES:]) / len(losses[-LAST_LOSSES:]),
+        "log10_turn": None if diverged else sum(turned) / len(turned),
         "correct": tested.correct,
     }
 

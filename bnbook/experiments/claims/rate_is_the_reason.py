@@ -1,23 +1,24 @@
 """Whether the higher learning rates are the reason, from the rows of `learning_rate`.
 
 The gain of batch normalization, each network at its own best rate, is the sum of two: what it gains at the rate of the
-network without, and what it gains further from there to its own rate.
+network without, and what it gains further from there to its own rate. Where both have the same best rate there is
+nothing to tell apart: that is no test of the claim, and these conditions are not among the comparisons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import Comparison, compare, select
+from .. import Comparison, compare, fresh, select
 from ..policy import POINTS
-from .learning_rate import NORMS, at_best_rate, conditions, words
+from .learning_rate import ALL_RATES, NORMS, at_best_rate, conditions, words
 from .learning_rate import in_scope as in_scope
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTION = "Does batch normalization gain by its higher learning rate, or already at the rate of the network without?"
+QUESTION = "Does batch normalization gain by its own best rate, where that is another, or already at the same rate?"
 CLAIM = (
     "BN primarily enables training with larger learning rates, which is the cause for faster convergence and better"
     " generalization."
@@ -42,27 +43,39 @@ class Gains(NamedTuple):
 def gains(rows: Sequence[Mapping], optimizer: str, init: str) -> Gains:
     """BN at its own rate minus BN at the best rate of the network without, and that minus the network without."""
     with_bn, without = (at_best_rate(rows, optimizer, init, norm) for norm in NORMS.values())
-    between = select(rows, optimizer=optimizer, init=init, norm=NORMS["with BN"], **without.values)
+    between = select(rows, optimizer=optimizer, init=init, norm=NORMS["with BN"], steps=ALL_RATES, **without.values)
     names = ("with BN", "with BN at the other's rate", "without BN")
     return Gains(
-        compare(words(optimizer, init), with_bn, between, arms=names[:2]),
-        compare(words(optimizer, init), between, without, arms=names[1:]),
+        compare(words(optimizer, init), with_bn, fresh(between), arms=names[:2]),
+        compare(words(optimizer, init), fresh(between), without, arms=names[1:]),
     )
+
+
+def that_test(rows: Sequence[Mapping]) -> list[tuple[str, str]]:
+    """The conditions in which the two networks have different best rates."""
+    return [
+        place
+        for place in conditions(rows)
+        if len({at_best_rate(rows, *place, norm).values["lr"] for norm in NORMS.values()}) > 1
+    ]
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """The part of the gain that comes with the change of rate minus the part that is there without it."""
     result = []
-    for place in conditions(rows):
+    for place in that_test(rows):
         parts = gains(rows, *place)
         a, b = ({seed: part.a[seed] - part.b[seed] for seed in part.seeds} for part in parts)
         edges = tuple(edge for part in parts for edge in part.edges)
-        result.append(Comparison(words(*place), a, b, arms=PARTS, metric=METRIC, edges=edges, levels=place))
+        settings = tuple(setting for part in parts for setting in part.settings)
+        result.append(
+            Comparison(words(*place), a, b, arms=PARTS, metric=METRIC, edges=edges, levels=place, settings=settings)
+        )
     return result
 
 
-def figure(rows: list[dict], gains: Callable[..., Gains] = gains) -> Figure:
-    """The two parts of the gain in every condition, with their 95 % intervals over seeds."""
+def figure(rows: list[dict]) -> Figure:
+    """The two parts of the gain in every condition, with 95 % intervals over seeds; logarithmic beyond a point."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -79,6 +92,9 @@ def figure(rows: list[dict], gains: Callable[..., Gains] = gains) -> Figure:
                 ax.plot([100 * part.difference.low, 100 * part.difference.high], [y, y], color="k", lw=1)
     ax.axvline(0, color="k", lw=0.8)
     ax.set(xlabel="gain in test accuracy (points)", ylim=(len(places) - 0.5, -0.5))
+    ax.set_xscale("symlog", linthresh=1)
+    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50) if tick <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, ticks)
     ax.set_yticks(range(len(places)), [words(*place) for place in places])
     ax.grid(axis="y", visible=False)
     picture.legend(loc="outside upper center", ncols=2)

@@ -99,7 +99,8 @@ def figure(rows: list[dict]) -> Figure:
     for ax, init in zip(axes[0], starts(rows), strict=True):
         for arm, color in ((BN, plotting.WITH_BN), (HELD, plotting.GREEN)):
             runs = [row for row in select(fresh(rows), init=init, arm=arm) if row["log10_turn"] is not None]
-            rates = sorted({row["setting"]["lr"] for row in runs if row["val_accuracy"] > 0.5})
+            failed = {row["setting"]["lr"] for row in runs if row["val_accuracy"] <= 0.5}
+            rates = sorted({row["setting"]["lr"] for row in runs} - failed)
             turns = [[10 ** row["log10_turn"] for row in select(runs, lr=lr)] for lr in rates]
             ax.plot(rates, [np.exp(np.mean(np.log(values))) for values in turns], color=color, label=arm)
             for lr, values in zip(rates, turns, strict=True):

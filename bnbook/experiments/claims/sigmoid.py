@@ -7,7 +7,7 @@ Gaussian of standard deviation 0.01, and beside it from that of Glorot & Bengio,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,6 +97,16 @@ def run(setting: dict, seed: int) -> dict:
 def at_best_rate(rows: Sequence[dict], init: str | float, norm: str) -> Choice:
     """An arm at the rate with the highest mean validation accuracy after the last update."""
     return best(select(rows, init=init, norm=norm), over="lr")
+
+
+def needed(row: Mapping, mark: float) -> float:
+    """Updates until the validation accuracy first reaches the mark, straight lines between; if never, all."""
+    steps, curve = row["marks"], row["val_curve"]
+    for i in range(1, len(curve)):
+        if curve[i] >= mark:
+            share = (mark - curve[i - 1]) / (curve[i] - curve[i - 1])
+            return steps[i - 1] + share * (steps[i] - steps[i - 1])
+    return float(STEPS)
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:

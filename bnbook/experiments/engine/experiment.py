@@ -58,6 +58,7 @@ class Study:
     network: str = ""
     steps: int | None = None
     metric: str | None = None
+    measured: str | None = None  # what every row holds: the metric, or what MEASURED says
     seeds: int = 5
     chance: float | None = 0.1
     confirm: bool = False  # whether settings are chosen on these seeds, and the verdict is from fresh ones
@@ -96,7 +97,7 @@ class Study:
             return "has a setting that is not flat"
         if absent := {"command", "commit", "date"} - row["provenance"].keys():
             return f"has a provenance without {', '.join(sorted(absent))}"
-        return self._problem_of_phase(row) or _problem_of_metric(row, self.metric) or _problem_of_bits(row)
+        return self._problem_of_phase(row) or _problem_of_metric(row, self.measured) or _problem_of_bits(row)
 
     def _problem_of_phase(self, row: Mapping) -> str | None:
         if not self.confirm:
@@ -153,7 +154,7 @@ NEEDED = {
     Study: "QUESTION CHAPTER VERSION grid run".split(),
 }
 # What a claim on other rows takes from there.
-OF_THE_ROWS = "version seeds chance confirm dataset network steps grid run".split()
+OF_THE_ROWS = "version seeds chance confirm dataset network steps measured grid run".split()
 
 
 def names() -> list[str]:
@@ -190,6 +191,7 @@ def find(name: str) -> Experiment | Study:
         found |= {word: getattr(source, word) for word in OF_THE_ROWS}
     constants = {_constant(field.name): field.name for field in fields(kind)}
     found |= {field: getattr(module, word) for word, field in constants.items() if hasattr(module, word)}
+    found.setdefault("measured", found.get("metric", kind.metric))
     if absent := [word for word in NEEDED[kind] if constants[word] not in found]:
         raise ValueError(f"the experiment {name!r} must define {', '.join(absent)} (see bnbook.experiments)")
     return kind(**found)

@@ -188,7 +188,7 @@ class _Runs:
             row, error = None, f"the worker has version {row['version']} of the experiment: update its bnbook"
         if row:
             self.rows.append(row)
-            metric = self.study.metric
+            metric = self.study.measured
             self._drop(run, "diverged" if row["diverged"] else f"{metric} {row[metric]:.4g}" if metric else "made")
         else:
             self.failed.append(self.pending[run])
@@ -321,7 +321,7 @@ def _row(study: Study, setting: dict, seed: int, command: str, phase: Mapping) -
     versions = {name: str(sys.modules[name].__version__) for name in FRAMEWORKS if name in sys.modules}
     row = {"experiment": study.name, "version": study.version, "setting": setting, "seed": seed, **phase}
     row |= _plain(measured)
-    row["diverged"] = bool(row.get("diverged")) or row.get(study.metric, 0) is None
+    row["diverged"] = bool(row.get("diverged")) or row.get(study.measured, 0) is None
     row |= {"seconds": round(seconds, 2), "provenance": source | versions}
     if wrong := study.problem(row):
         raise ValueError(f"run() returned a row that {wrong}")

@@ -88,7 +88,7 @@ def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def spreads(model: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
-    """The X-ray in numbers: per layer the size over the batch of a unit's outputs and of their gradients."""
+    """The X-ray in numbers: per layer the outputs' standard deviation and the gradients' root mean square."""
     recorded = record(model, images, labels)
     return {
         name: [_number(spread(output)[0]), _number(spread(gradient, center=False)[0])]

@@ -49,6 +49,16 @@ def test_noise_changes_with_every_call_and_is_off_in_evaluation():
     assert torch.equal(torch.get_rng_state(), state)  # others' random numbers stay the same
 
 
+def test_the_noise_of_images_is_one_for_all_pixels_of_a_channel():
+    layer, x = N.Noise(0), torch.randn(40, 6, 5, 3)
+    y, rows = layer(x), N.Noise(0)(torch.ones(40, 6))
+    scale = (y[..., 0, 0] - y[..., 1, 2]) / (x[..., 0, 0] - x[..., 1, 2])
+    assert torch.allclose(y, scale[..., None, None] * (x - x[..., :1, :1]) + y[..., :1, :1], atol=1e-3)
+    at_one = y[..., 0, 0] + scale * (1 - x[..., 0, 0])
+    assert torch.allclose(at_one, rows, atol=1e-3)  # the same numbers as those of a row of six units
+    assert torch.equal(layer.eval()(x), 1.125 * x)
+
+
 def test_noise_stands_right_behind_every_normalization_and_arms_share_their_weights():
     names = {arm: [type(layer).__name__ for layer in N.network(arm, "he", 0)] for arm in N.ARMS}
     layer = ["Linear", "BatchNorm1d", "Noise", "ReLU"]
@@ -81,7 +91,6 @@ def test_the_held_arm_ends_with_the_lengths_that_it_began_with(monkeypatch):
 
     monkeypatch.setattr(N, "network", network)
     monkeypatch.setattr(N, "STEPS", 6)
-    monkeypatch.setattr(N, "LAST", 3)
     for arm in (N.BN, N.HELD):
         result = N.run({"arm": arm, "init": "he", "lr": 0.3}, seed=1)
         assert math.isfinite(result["log10_turn"]) and not result["diverged"]
@@ -102,6 +111,22 @@ def test_the_turn_is_the_length_of_the_step_over_that_of_the_weights():
     assert N.log10_turn(model, lr=0.5) == pytest.approx((log10(0.05) + log10(0.0005)) / 2, abs=1e-4)
     model.fc2.weight.grad.zero_()  # a dead layer
     assert N.log10_turn(model, lr=0.5) == pytest.approx((log10(0.05) - 10) / 2, abs=1e-4)
+
+
+def test_every_arm_has_every_rate_but_the_highest():
+    grid = N.grid()
+    assert len({tuple(s.items()) for s in grid}) == len(grid) == 10 * 6 + 4
+    assert {s["arm"] for s in grid if s["lr"] == max(N.RATES)} == {N.BN, N.HELD}
+    assert all(s in grid for s in N.grid(quick=True))
+
+
+def test_the_turn_is_that_of_every_update_at_the_rate_that_it_had(monkeypatch):
+    monkeypatch.setattr(N, "STEPS", 4)
+    seen = []
+    monkeypatch.setattr(N, "log10_turn", lambda model, lr: seen.append(lr) or lr)
+    result = N.run({"arm": N.BN, "init": "he", "lr": 0.2}, seed=0)
+    assert seen == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
+    assert result["log10_turn"] == pytest.approx(np.mean(seen)) and not result["diverged"]
 
 
 def test_a_diverged_run_says_so():
@@ -450,9 +475,8 @@ def test_figures_are_drawn_from_the_rows():
         matplotlib.pyplot.close("all")
 
 
-@pytest.mark.parametrize("module", [N, L])
-def test_the_grid_has_every_arm_at_every_rate(module):
-    grid = module.grid()
+def test_the_grid_of_probed_networks_has_every_arm_at_every_rate():
+    grid = L.grid()
     arms = {tuple(v for k, v in s.items() if k != "lr") for s in grid}
-    assert len(grid) == len(arms) * len(module.RATES) and len(arms) == (10 if module is N else 4)
-    assert all(s in grid for s in module.grid(quick=True)) and set(R.TURNS) <= set(N.RATES)
+    assert len(grid) == len(arms) * len(L.RATES) and len(arms) == 4
+    assert all(s in grid for s in L.grid(quick=True)) and set(R.TURNS) <= set(N.RATES)
