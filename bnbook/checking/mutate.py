@@ -87,7 +87,8 @@ def _row(mistake: Mistake, seen_by: list[str]) -> dict[str, Any]:
 
 def _readable(path: Path) -> None:
     if not path.is_file():
-        raise BadFile(f"{path.name}: there is no such file" if not path.exists() else f"{path.name}: this is no file")
+        name = path.name or path  # "." has none
+        raise BadFile(f"{name}: there is no such file" if not path.exists() else f"{name}: this is no file")
     if path.suffix != ".py":
         raise BadFile(f"{path.name}: not a file of Python (.py)")
     try:

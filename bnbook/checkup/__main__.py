@@ -98,7 +98,8 @@ def _from_file(path: Path) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
+    lines = str(error).strip().splitlines() or [""]
+    first = " ".join(lines[:2]).replace("\t", "") if lines[0].endswith(":") else lines[0]  # "Error(s) in loading …:"
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

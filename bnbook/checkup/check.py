@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from ..kernels.sync_batch_norm import SyncBatchNorm
 from ..probes.untouched import on_copies
+from .alike import unlike
 from .findings import Distance, Finding, Report, in_order
 from .folding import folded, is_transposed, why_not
 from .rules import RULES, Severity
 from .trials import (
     SAME,
     Batch,
+    FunctionCalls,
     ModelError,
     Trials,
     Watched,
@@ -38,8 +40,6 @@ MANY = 32  # batches, of which no more are taken
 FEW_VALUES, MANY_VALUES = 16, 32  # per channel: below the first a warning, below the second worth knowing
 INFORMED = 4  # examples, without which the variance of a channel is not known
 DEAD = 1e-3  # of the largest |γ| of a layer
-APART, TOO_FAR = 0.1, 0.3  # standard deviations: batches that are less apart are alike, and what fits them is known
-DEPENDENT = 10  # examples of batches whose tensors are of several lengths, as nodes of a graph, that count as one
 ROUNDING_IN_HALF = 0.3  # standard deviations of the outputs: a pair that is folded in half precision changes less
 DROPOUT = math.log(1.15)  # of the variance that arrives, training over evaluation
 
@@ -70,7 +70,8 @@ def checkup(
     Batches are alike unless a one-way analysis of variance of their examples' means says otherwise: F over all
     channels, or of one, is more than 3 + √(2 ln t) normal deviations beyond chance, for t such tests, and the batches
     are more than 0.1 standard deviations of the values apart. Where they are more than 0.3 apart, none of the distances
-    above is judged.
+    above is judged. One batch of four or more stands apart where it is more than 0.3 away from the others, and 6
+    standard deviations farther than the farthest of batches that are drawn at random from the same examples.
 
     Args:
         model: any torch model, in the mode in which it is trained: a layer that is in evaluation mode within a model in
@@ -92,6 +93,10 @@ def checkup(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(batches, Tensor):
         raise TypeError("batches must be an iterable of batches, got one tensor: give [tensor]")
+    if isinstance(batches, Mapping):
+        raise TypeError("batches must be an iterable of batches, got one mapping: give [mapping]")
+    if batches is not None and not isinstance(batches, Iterable | Sequence) and not hasattr(batches, "__getitem__"):
+        raise TypeError(f"batches must be an iterable of batches, got {type(batches).__name__}")
     if optimizer is not None and not isinstance(getattr(optimizer, "param_groups", None), list):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     ignore = codes_of(ignore)
@@ -117,9 +122,10 @@ def checkup(
     if optimizer is not None:
         findings += _decay(layers, optimizer)
         findings += _left_out(inner, layers, handed, optimizer)
+    names = dict.fromkeys([*layers, *(d.layer for d in distances)])
     return Report(
-        in_order((f for f in findings if f.code not in ignore), layers),
-        tuple(layers),
+        in_order((f for f in findings if f.code not in ignore), names),
+        tuple(names),
         examples,
         tuple(distances),
         tuple(sorted(ignore)),
@@ -145,6 +151,8 @@ def _refuse(model: nn.Module) -> None:
             raise ModelError("the model is compiled, and hides its layers: give the one that torch.compile was given")
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelError("the model is scripted or traced, and hides its layers: give the one it was made from")
+        if any(t.is_meta for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            raise ModelError("the model has tensors on the device meta, without values: load its weights first")
         if ".quantized" in kind.__module__ and kind.__module__.startswith("torch"):
             raise ModelError("the model is quantized: check it before quantization, when its layers still stand apart")
 
@@ -160,18 +168,27 @@ def _findings(
     frozen = {name for name in trials.layers if handed[""].training and not handed[name].training} | stay
     trials.frozen = frozen
     found = list(_of_state(trials, handed))
+    found += _as_new(trials.layers, {f.layer for f in found if f.code == "BN101"})
     if not batches:
         return found, trials.layers, [], _examples(batches)
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     trials.batches = _tried(lambda: [batch.to(device) for batch in batches])
-    with trials.evaluating():
+    with trials.evaluating(), FunctionCalls(model, trials.layers) as functions:
         seen, outputs = _watched(trials)
     trials.frozen = frozen | {name for name in trials.layers.keys() - frozen if _never_normalizes(seen[name])}
     examples = _examples(trials.batches)
-    found += _calls(seen, examples)
-    unlike, too_far = _unlike(seen, trials.batches)
-    found += unlike
+    idle = {name for name, layer in seen.items() if not layer.calls}
+    found += _calls(seen, examples, in_training=trials.called_in_training() if idle else set())
+    differ = unlike(seen, trials.batches)
+    too_far = differ is not None and differ.too_far
+    if differ:
+        found.append(_finding("BN401", differ.layer, differ.ratio, differ.message))
+    for name, call in functions.seen.items():
+        found += _of_statistics(name, call.module.running_mean, call.module.running_var)
     distances = [d for layer in seen.values() if (d := _distance(layer, examples))]
+    for call in functions.seen.values():
+        heard = sum(len(one.means) for one in call.seen)  # of statistics that no module keeps, the first batch alone
+        distances += filter(None, [_distance(call, min(examples, heard))])
     known = {f.layer for f in found if f.code == "BN101"}  # of these the distance says nothing new
     if not too_far:
         found += _far([d for d in distances if d.layer not in known], examples)
@@ -184,6 +201,7 @@ def _findings(
         broken = sum(not output.isfinite().all() for output in outputs)
         found.append(_finding("BN109", "", broken, f"NaN or infinite outputs for {broken} of {len(outputs)} batches"))
     found += _in_training(trials, seen, outputs, judged=steady and not too_far)
+    found += _unreached(trials, handed)
     if steady:
         found += _pairs(trials)
     return found, trials.layers, distances, examples
@@ -248,20 +266,10 @@ def _finding(code: str, layer: str, value: float, message: str, severity: Severi
 
 def _of_state(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
     for name, layer in trials.layers.items():
-        mean, var = layer.running_mean, layer.running_var
         weight = getattr(layer, "weight", None)
-        counted = int(getattr(layer, "num_batches_tracked", None) or 0)
-        if mean is not None and var is not None:
-            broken = ~(mean.isfinite() & var.isfinite() & (var >= 0))
-            if broken.any():
-                message = f"{_of(broken)} channels have a running mean or variance that is NaN, infinite or negative"
-                yield _finding("BN102", name, broken.sum(), message)
-            elif bool((mean == 0).all() and (var == 1).all()):
-                batches = f"after {counted:,} batches" if counted else "with no batch counted"
-                yield _finding("BN101", name, counted, f"all running means are 0 and all variances 1, {batches}")
-            if mean.dtype in (torch.float16, torch.bfloat16):
-                kind = str(mean.dtype).removeprefix("torch.")
-                yield _finding("BN108", name, torch.finfo(mean.dtype).bits, f"running statistics in {kind}")
+        if layer.running_mean is not None and layer.running_var is not None:
+            counted = int(getattr(layer, "num_batches_tracked", None) or 0)
+            yield from _of_statistics(name, layer.running_mean, layer.running_var, counted)
             momentum = getattr(layer, "momentum", 0.1)
             if momentum is None:
                 yield _finding(
@@ -285,12 +293,52 @@ def _of_state(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
             message = "in training mode within a model in evaluation mode: it takes the statistics of the batch"
             yield _finding("BN107", name, 1, message, "warning")
         if isinstance(layer, nn.SyncBatchNorm) and weight is not None and weight.device.type == "cpu":
-            yield _finding("BN403", name, 1, "its parameters are on the CPU")
+            grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+            message = "on the CPU, " + (
+                "in a process group: in training it raises"
+                if grouped
+                else "without a process group: harmless, here it is an ordinary layer"
+            )
+            yield _finding("BN403", name, 1, message)
         if weight is not None and weight.numel() > 1:
             dead = weight.abs() <= DEAD * weight.abs().max()
             if dead.any():
                 severity: Severity = "warning" if dead.float().mean() > 0.5 else "info"
                 yield _finding("BN303", name, dead.sum(), f"{_of(dead)} channels have a γ of (nearly) 0", severity)
+
+
+def _as_new(layers: dict[str, nn.Module], never_updated: set[str]) -> Iterator[Finding]:
+    """Layers whose γ and β are those of a new layer, to the last bit, while those of others have learned."""
+    new, learned = [], 0
+    for name, layer in layers.items():
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+        if isinstance(weight, Tensor) and isinstance(bias, Tensor) and weight.numel():
+            if bool((weight == 1).all() and (bias == 0).all()):
+                new.append(name)
+            else:  # begun with zeros, as the last ones of residual blocks are, is not yet learned
+                learned += bool((weight != weight[0]).any())
+    for name in new if learned else ():
+        if name not in never_updated:
+            message = f"every γ is 1 and every β is 0, while those of {_layers(learned)} have learned"
+            yield _finding("BN305", name, learned, message)
+
+
+def _layers(number: int) -> str:
+    return "another layer" if number == 1 else f"{number} other layers"
+
+
+def _of_statistics(name: str, mean: Tensor, var: Tensor, counted: int | None = None) -> Iterator[Finding]:
+    """What is wrong with running statistics whatever arrives; None: nobody counts the batches."""
+    broken = ~(mean.isfinite() & var.isfinite() & (var >= 0))
+    if broken.any():
+        message = f"{_of(broken)} channels have a running mean or variance that is NaN, infinite or negative"
+        yield _finding("BN102", name, broken.sum(), message)
+    elif bool((mean == 0).all() and (var == 1).all()):
+        batches = f", after {counted:,} batches" if counted else ", with no batch counted" if counted == 0 else ""
+        yield _finding("BN101", name, counted or 0, f"all running means are 0 and all variances 1{batches}")
+    if mean.dtype in (torch.float16, torch.bfloat16):
+        kind = str(mean.dtype).removeprefix("torch.")
+        yield _finding("BN108", name, torch.finfo(mean.dtype).bits, f"running statistics in {kind}")
 
 
 def _of(mask: Tensor) -> str:
@@ -340,9 +388,12 @@ def _of_wrappers(
 # --- what arrives ----------------------------------------------------------------------------------------------------
 
 
-def _calls(seen: dict[str, Watched], examples: int) -> Iterator[Finding]:
+def _calls(seen: dict[str, Watched], examples: int, in_training: set[str]) -> Iterator[Finding]:
     for name, layer in seen.items():
-        if not layer.calls:
+        if not layer.calls and name in in_training:
+            message = "called in training alone, as in a head whose answers only the loss wants"
+            yield _finding("BN204", name, 0, message, "info")
+        elif not layer.calls:
             yield _finding("BN204", name, 0, "none of these batches reaches it")
         elif layer.calls > 1:
             alike = _alike(layer, examples)
@@ -436,76 +487,6 @@ def _factor(logarithm: float) -> str:
     return f"{factor:.2f}" if factor < 1000 else f"{factor:.1e}"
 
 
-def _unlike(seen: dict[str, Watched], batches: Sequence[Batch]) -> tuple[list[Finding], bool]:
-    """One-way analysis of variance of the examples' means between the batches, at the layer where it says most.
-
-    Over all channels the mean of their F, each about 1 by chance; and a single channel, which alone counts where it
-    makes most of that. What is found has to be unlikely, and as large as APART. Whether it is too large for a judgement
-    of the running statistics is returned, too.
-    """
-    worst, answer = 1.0, None
-    for name, layer in seen.items():
-        groups = [call.means for call in layer.seen[:: max(1, layer.calls)]]
-        if len(groups) < 2 or min(map(len, groups)) < 2:
-            continue
-        rows = 1.0  # of one example, taken as alike
-        if len(groups) == len(batches):
-            rows = max(len(g) / (batch.size or len(g)) for g, batch in zip(groups, batches, strict=True))
-            rows *= 1 if all(batch.agreed for batch in batches) else DEPENDENT
-        for found in _variance_between(groups, rows, layer.moments.variance, len(seen)):
-            if min(found.z / found.allowed, found.size / APART) > worst:
-                worst, answer = min(found.z / found.allowed, found.size / APART), (name, found)
-    if answer is None:
-        return [], False
-    name, found = answer
-    where = "" if found.channel is None else f" of channel {found.channel}"
-    message = f"the means{where} of the batches vary {found.ratio:.0f} times as much as those of batches drawn at"
-    message += f" random would, by {found.size:.2f} standard deviations of the values (allowed {APART:.2f})"
-    return [_finding("BN401", name, found.ratio, message)], found.size > TOO_FAR
-
-
-class Between(NamedTuple):
-    """How unlike batches are: the ratio of variances F, as a normal variable and beyond which that is no chance; and
-    the standard deviation of the batches' means, without that of chance, in standard deviations of the values."""
-
-    ratio: float
-    z: float
-    allowed: float
-    size: float
-    channel: int | None
-
-
-def _variance_between(groups: list[Tensor], rows: float, variance: Tensor, layers: int) -> Iterator[Between]:
-    counts = torch.tensor([len(g) for g in groups], dtype=torch.float64)
-    means = torch.stack([g.mean(0) for g in groups])
-    apart_by, examples = len(groups) - 1, float(counts.sum()) / rows - len(groups)
-    rest = torch.cat([g - mean for g, mean in zip(groups, means, strict=True)])
-    within = rest.square().sum(0) / (counts.sum() - len(groups))
-    live = within > 1e-12
-    if not live.any() or examples < 2:
-        return
-    center = (counts[:, None] * means).sum(0) / counts.sum()
-    between = (counts[:, None] * (means - center) ** 2).sum(0) / apart_by / rows
-    ratio = between[live] / within[live]
-    size = ((between - within).clamp_min(0)[live] / (counts.mean() / rows) / variance[live].clamp_min(1e-12)).sqrt()
-    unit = (rest[:, live] / within[live].sqrt())[:: max(1, len(rest) // 512)]
-    gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
-    channels = len(ratio) ** 2 / float((gram / len(unit)).square().sum())  # as many independent ones scatter as much
-    together = _normal(ratio.mean(), apart_by * max(1.0, channels), examples)
-    beyond = [3 + math.sqrt(2 * math.log(tests)) for tests in (layers, layers * len(ratio))]
-    one = int(ratio.argmax())
-    if ratio[one] - 1 < (ratio - 1).sum() / 2:
-        yield Between(float(ratio.mean()), float(together), beyond[0], float(size.square().mean().sqrt()), None)
-    alone = _normal(ratio[one], apart_by, examples)
-    yield Between(float(ratio[one]), float(alone), beyond[1], float(size[one]), int(live.nonzero()[one]))
-
-
-def _normal(ratio: Tensor, above: float, below: float) -> Tensor:
-    """A variable of the distribution F as a normal one, by Paulson's approximation."""
-    a, b, root = 2 / (9 * above), 2 / (9 * below), ratio ** (1 / 3)
-    return ((1 - b) * root - (1 - a)) / (a + b * root**2).sqrt()
-
-
 # --- trials ----------------------------------------------------------------------------------------------------------
 
 
@@ -594,7 +575,7 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
             plain, with_batch = trials.watch(trials.batches)
         except Exception as error:
             message = f"in training the model raises {type(error).__name__}: {_first_line(error)}"
-            yield _finding("BN201", "", 1, message)
+            yield _finding("BN201" if "more than 1 value" in str(error) else "BN206", "", 1, message)
             return
         after = {name: _statistics(layer.module) for name, layer in active.items()}
     for name, layer in active.items():
@@ -607,6 +588,20 @@ def _in_training(trials: Trials, seen: dict[str, Watched], outputs: list[Tensor]
         carried = (_carriers(layer, 10**9) / len(trials.batches) for layer in active.values() if layer.moments)
         yield from _gap(outputs, with_batch, max(1.0, min(smallest, *carried)))
     yield from _dropout(trials, plain)
+
+
+def _unreached(trials: Trials, handed: dict[str, Handed]) -> Iterator[Finding]:
+    """Layers whose statistics move while no gradient of the outputs reaches their γ and β, though it reaches others."""
+    if not handed[""].training:
+        return
+    try:
+        reached = trials.gradients()
+    except Exception:  # a model that takes no such part of a batch, or no backward pass without its loss
+        return
+    for name, reaches in reached.items():
+        if not reaches and name not in trials.frozen and any(handed[name].learns):
+            message = "no gradient of the outputs reaches γ and β (torch.no_grad() or detach() in forward(), perhaps),"
+            yield _finding("BN302", name, 0, f"{message} and the statistics still move")
 
 
 def _statistics(layer: nn.Module) -> list[Tensor]:
@@ -674,7 +669,7 @@ def _pairs(trials: Trials) -> Iterator[Finding]:
         whole = numbers(trials.outputs(batch))
 
         def change(group: list) -> float:
-            with folded(trials, group):
+            with trials.evaluating(), folded(trials, group):  # again: forward() itself may call train()
                 return max(map(apart, numbers(trials.outputs(batch)), whole))
 
         good = unchanged(candidates, lambda group: change(group) < SAME)

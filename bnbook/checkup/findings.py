@@ -23,7 +23,7 @@ class Finding:
     Attributes:
         code: of the kind, `BN101` …; `RULES[code]` explains it.
         severity: "error", "warning" or "info".
-        layer: the name of the module, as in `named_modules()`; "" for the model as a whole.
+        layer: one of the names in `Report.layers`; "" for the model as a whole.
         value: the number that was seen; what it counts or measures stands in the message.
         message: what was seen, in a sentence.
     """
@@ -74,7 +74,8 @@ class Report:
 
     Attributes:
         findings: the worst first, those of one kind in the order of the layers.
-        layers: names of all layers of batch normalization.
+        layers: names of all layers of batch normalization, and of the calls of the function batch_norm that no layer
+            makes: the module that keeps the running statistics, and ".batch_norm()".
         examples: how many examples the batches held.
         distances: of the running statistics, for every layer that has them and was called.
         silenced: the codes that were not to be reported.

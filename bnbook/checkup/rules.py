@@ -22,8 +22,6 @@ _FORGOTTEN = "book/03_inference.html#a-forgotten-eval"
 _RECALIBRATION = "book/03_inference.html#recalibration"
 _MOMENTUM = "book/03_inference.html#what-momentum-means"
 _BUFFERS = "book/03_inference.html#saving-them-buffers"
-_NOISE = "book/15_regularization.html#how-large-is-the-noise"
-_HAND = "book/03_inference.html#running-statistics-by-hand"
 _LAYER = "book/05_layer.html#the-layer"
 _DECAY = "book/12_scale_invariance.html#weight-decay-and-what-it-does-here"
 _DROPOUT = "book/16_placement.html#dropout-in-front"
@@ -34,6 +32,9 @@ _OTHERS = "book/24_devices.html#what-others-do"
 _MODES = "book/03_inference.html#training-and-evaluation-as-two-functions"
 
 _INFINITE = "book/20_statistics.html#one-infinite-pixel-and-a-step-that-is-skipped"
+_SORTED = "book/19_batch.html#batches-that-are-sorted"
+_HELPS = "book/19_batch.html#what-helps"
+_TWO = "book/20_statistics.html#two-kinds-of-data-one-layer"
 _WRONG = "book/20_statistics.html#find-your-case"
 _FROZEN = "book/20_statistics.html#frozen-or-half-frozen"
 _AVERAGED = "book/20_statistics.html#averaged-weights-statistics-of-others"
@@ -135,7 +136,7 @@ _ALL: tuple[Rule, ...] = (
         " they were, and with one PyTorch refuses: 'Expected more than 1 value per channel when training'.",
         "Larger batches (drop_last=True where only the last one is small), GroupNorm, or statistics over several"
         " devices; in fine-tuning, frozen statistics.",
-        _NOISE,
+        _HELPS,
     ),
     Rule(
         "BN202",
@@ -153,7 +154,7 @@ _ALL: tuple[Rule, ...] = (
         "All its calls share one pair of running statistics, which become a mixture that fits none of them; in training"
         " each call has statistics of its own, so the two modes differ.",
         "One layer of batch normalization for each place; the weights around it may be shared.",
-        _HAND,
+        _TWO,
     ),
     Rule(
         "BN204",
@@ -174,6 +175,16 @@ _ALL: tuple[Rule, ...] = (
         _DROPOUT,
     ),
     Rule(
+        "BN206",
+        "error",
+        "an error in training alone",
+        "In evaluation the model answers; with its layers of batch normalization in training mode it raises an error."
+        " PyTorch refuses an ε of 0 there, its synchronized layer refuses a CPU, and a layer of one's own may have a"
+        " mistake in the branch that evaluation does not take.",
+        "Call model.train()(batch) yourself: the traceback names the layer.",
+        _MODES,
+    ),
+    Rule(
         "BN301",
         "warning",
         "frozen statistics, learning γ and β",
@@ -185,8 +196,8 @@ _ALL: tuple[Rule, ...] = (
         "BN302",
         "warning",
         "frozen γ and β, moving statistics",
-        "requires_grad=False stops the optimizer, not the running statistics: in training mode they follow the new"
-        " data, and a network that was meant to stay as it was changes.",
+        "requires_grad=False, torch.no_grad() and an optimizer without them stop γ and β, not the running statistics:"
+        " in training mode they follow the new data, and a network that was meant to stay as it was changes.",
         "Call eval() of these layers after each train() of the model, or let γ and β learn.",
         _FROZEN,
     ),
@@ -209,15 +220,26 @@ _ALL: tuple[Rule, ...] = (
         _DECAY,
     ),
     Rule(
+        "BN305",
+        "warning",
+        "γ and β of a new layer among learned ones",
+        "After a step of the optimizer hardly a γ is exactly 1 or a β exactly 0. Here all of a layer are, and those of"
+        " other layers are not: its name was absent from a file that was loaded with strict=False, or no optimizer has"
+        " it. Its channels then come out at another size and place than what follows has learned to expect.",
+        "Read what load_state_dict() returns, missing_keys and unexpected_keys; look whether the optimizer has the"
+        " layer's parameters. In a layer that is new on purpose, as of a new head, nothing is wrong.",
+        _BUFFERS,
+    ),
+    Rule(
         "BN401",
         "warning",
         "batches that are not alike",
         "The means of these batches differ by far more than batches drawn at random would: sorted by class, by source"
-        " or by time. In training the layer then removes what tells the batches apart; in evaluation their average fits"
-        " none of them.",
-        "Shuffle before batching. Where they are more than 0.3 standard deviations apart, BN105 and BN106 cannot be"
-        " judged and are not.",
-        _FORGOTTEN,
+        " or by time, or one of them was prepared in another way. In training the layer then removes what tells the"
+        " batches apart; in evaluation their average fits none of them.",
+        "Shuffle before batching; of a batch that stands apart, look at its examples. Where the batches are more than"
+        " 0.3 standard deviations apart, BN105 and BN106 cannot be judged and are not.",
+        _SORTED,
     ),
     Rule(
         "BN402",
@@ -233,9 +255,11 @@ _ALL: tuple[Rule, ...] = (
         "BN403",
         "warning",
         "SyncBatchNorm on a CPU",
-        "PyTorch's layer works on GPUs only: without a process group it is an ordinary layer, with one it raises in"
-        " training.",
-        "bnbook.kernels.sync_batch_norm.convert(model) for several processes on CPUs; BatchNorm1d, 2d or 3d for one.",
+        "PyTorch's layer synchronizes on accelerators only. On a CPU it is harmless as long as no process group is"
+        " initialized, as where a model from several GPUs is checked, evaluated or exported: there it is an ordinary"
+        " layer. With a process group it raises in training.",
+        "None where the model is trained on GPUs and only looked at here (ignore BN403). To train on CPUs:"
+        " bnbook.kernels.sync_batch_norm.convert(model) in several processes, BatchNorm1d, 2d or 3d in one.",
         _OTHERS,
     ),
     Rule(

@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..interop.torch_folding import WEIGHTED, is_batch_norm
 from ..probes.untouched import tensors
@@ -34,6 +35,7 @@ class Batch:
     kwargs: dict[str, Any]
     needed: int = 1000
     examples: int | None = None  # as counted at the layers, where the tensors do not agree
+    answers: int | None = None  # how many rows the model's output has
 
     @property
     def agreed(self) -> int | None:
@@ -146,6 +148,52 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().double()
 
 
+class Function:
+    """The statistics of a call of torch.nn.functional.batch_norm outside of any layer, in place of the layer's."""
+
+    def __init__(self, running_mean: Tensor, running_var: Tensor, eps: float) -> None:
+        self.running_mean, self.running_var, self.eps = running_mean, running_var, eps
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Hears the calls of torch.nn.functional.batch_norm that no layer makes, in evaluation."""
+
+    def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
+        super().__init__()
+        kept = (layer.running_mean for layer in layers.values())
+        self.of_layers = {mean.untyped_storage().data_ptr() for mean in kept if mean is not None}
+        self.places = {id(b): name for name, m in model.named_modules() for b in m.buffers(recurse=False)}
+        self.seen: dict[str, Watched] = {}
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function is nn.functional.batch_norm:
+            given = inspect.signature(function).bind(*args, **kwargs)
+            given.apply_defaults()
+            mean, var = (given.arguments[name] for name in ("running_mean", "running_var"))
+            known = mean is None or mean.untyped_storage().data_ptr() in self.of_layers  # or a part of a layer's
+            if not known and not given.arguments["training"]:
+                self._hear(given.arguments["input"], Function(mean, var, given.arguments["eps"]))
+        return function(*args, **kwargs)
+
+    def _hear(self, x: Tensor, function: Function) -> None:
+        """Calls with the same statistics are one; its name is that of the module that keeps them.
+
+        Of statistics that no module keeps only the first are heard: they may be other tensors at every call.
+        """
+        for one in self.seen.values():
+            if one.module.running_mean is function.running_mean:
+                return one.add(x)
+        place = self.places.get(id(function.running_mean))
+        name = f"{place}.batch_norm()" if place else "batch_norm()"
+        if name in self.seen and place is None:
+            return None
+        while name in self.seen:
+            name += "'"
+        self.seen[name] = Watched(name, function)
+        return self.seen[name].add(x)
+
+
 class Trials:
     """A model whose tensors may be changed, its layers of batch normalization, and batches."""
 
@@ -213,10 +261,52 @@ class Trials:
                 module.register_forward_pre_hook(listen(name), with_kwargs=True) for name, module in self.layers.items()
             ):
                 outputs.append(self.run(batch))
+            batch.answers = len(outputs[-1])
             batch.count({len(layer.seen[-1].means) for name, layer in seen.items() if calls[name] and layer.seen})
             for name, number in calls.items():
                 seen[name].calls = max(seen[name].calls, number)
         return seen, outputs
+
+    def called_in_training(self) -> set[str]:
+        """The layers that a few examples reach with all that training switches on; none where the model then raises."""
+        few, called = self.few(), set()
+        handles = [
+            layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+            for name, layer in self.layers.items()
+        ]
+        with suppress(Exception), hooked(handles), self.normalizing(everything=True):
+            self.run(few)
+        return called
+
+    def gradients(self) -> dict[str, bool]:
+        """Whether gradients of the outputs in training reach γ or β of each layer that was called.
+
+        {} where they reach nothing at all.
+
+        Raises:
+            Exception: what the model raises in a backward pass.
+        """
+        own = {name: [p for p in layer.parameters(recurse=False)] for name, layer in self.layers.items()}
+        every = [p for p in self.model.parameters() if p.requires_grad]
+        called: set[str] = set()
+
+        def hear(name: str) -> Callable:
+            return lambda *_: called.add(name)
+
+        few = self.few()
+        handles = [layer.register_forward_pre_hook(hear(name)) for name, layer in self.layers.items()]
+        before, self.grad = self.grad, True
+        try:
+            with self.normalizing(everything=True), hooked(handles), torch.enable_grad():
+                answers = [t for t in tensors(self.outputs(few)) if t.is_floating_point() and t.requires_grad]
+                if not answers:
+                    return {}
+                loss = sum((answer * torch.randn_like(answer)).sum() for answer in answers)
+                found = torch.autograd.grad(loss, every, allow_unused=True)
+        finally:
+            self.grad = before
+        reached = {id(p) for p, gradient in zip(every, found, strict=True) if gradient is not None}
+        return {name: any(id(p) in reached for p in own[name]) for name in called if own[name]} if reached else {}
 
     def few(self) -> Batch:
         """A few examples of the first batch, or the whole of one that cannot be cut."""

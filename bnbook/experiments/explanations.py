@@ -40,7 +40,9 @@ class Prediction:
             rows: of the experiments, by name.
         """
         study, found = find(self.experiment), {}
-        planned = FEWEST if study.confirm else study.seeds
+        planned = study.seeds
+        if study.confirm:
+            planned = next((row["planned"] for row in fresh(rows[self.experiment]) if "planned" in row), FEWEST)
         for comparison in self.comparisons(rows[self.experiment]):
             judged = verdict([comparison], self.delta, planned=planned, needs_more=self.needs_more)
             found[comparison.name.split(", ")[0]] = WORDS.get(judged.word, "open")
@@ -71,11 +73,13 @@ def best_rate(rows: list[dict]) -> list[Comparison]:
     for init in noise.starts(rows):
         arms, edges = [], []
         for arm in (BN, STANDARD):
-            runs = [row for row in select(fresh(rows), init=init, arm=arm) if not row["diverged"]]
+            of_arm = select(fresh(rows), init=init, arm=arm)
+            runs = [row for row in of_arm if not row["diverged"]]
             seeds = sorted({row["seed"] for row in runs})
             top = {s: max((r for r in runs if r["seed"] == s), key=lambda row: row["val_accuracy"]) for s in seeds}
             arms.append({seed: log10(row["setting"]["lr"]) for seed, row in top.items()})
-            ends = {row["setting"]["lr"] for row in top.values()} & {noise.RATES[0], noise.RATES[-1]}
+            tried = {row["setting"]["lr"] for row in of_arm}
+            ends = {row["setting"]["lr"] for row in top.values()} & {min(tried), max(tried)}
             edges += [f"lr of {arm!r}"] if ends else []
         result.append(
             Comparison(INITS[init], *arms, arms=(BN, STANDARD), metric="log10 of the best rate", edges=tuple(edges))

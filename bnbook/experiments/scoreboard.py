@@ -299,7 +299,11 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     means = [_bare(mean, metric) for mean in sorted({d.mean for d in found})]
     low, high = min(d.low for d in found), max(d.high for d in found)
     ends = " to ".join(dict.fromkeys([means[0], means[-1]]))
-    return f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
+    gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
+    failed, runs = sum(c.diverged[1] for c in comparisons), sum(len(c.b) for c in comparisons)
+    if failed and metric == "test_accuracy":
+        gives += f"; {failed} of the {runs} runs that it is compared with failed"
+    return gives
 
 
 def _bare(value: float, metric: str) -> str:

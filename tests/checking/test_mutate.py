@@ -257,6 +257,8 @@ def test_bad_files_of_tests_and_folders(tmp_path):
         with pytest.raises(BadFile) as error:
             mutate(path, tmp_path / name)
         assert str(error.value).startswith(said)
+    with pytest.raises(BadFile, match=r"^\.: this is no file"):
+        mutate(Path("."))
 
 
 @pytest.mark.long

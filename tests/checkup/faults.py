@@ -64,6 +64,25 @@ def _() -> nn.Module:
     return model
 
 
+class ByFunction(nn.Module):
+    """Buffers of its own, and PyTorch's function in place of the layer."""
+
+    def __init__(self, momentum: float) -> None:
+        super().__init__()
+        self.conv, self.out, self.momentum = nn.Conv2d(1, 8, 3), nn.Sequential(*models.head(8)), momentum
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("var", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(self.conv(x), self.mean, self.var, training=self.training, momentum=self.momentum)
+        return self.out(F.relu(x))
+
+
+@fault("BN101", "a function whose statistics never move")
+def _() -> nn.Module:
+    return models.trained(ByFunction(momentum=0.0))
+
+
 @fault("BN101", "replaced by a new layer")
 def _() -> nn.Module:
     model = network()
@@ -147,6 +166,11 @@ def _() -> nn.Module:
     return model
 
 
+@fault("BN105", "a function whose statistics are too slow")
+def _() -> nn.Module:
+    return models.trained(ByFunction(momentum=0.001))
+
+
 @fault("BN105", "statistics of other channels")
 def _() -> nn.Module:
     model = network()
@@ -224,6 +248,21 @@ def _() -> Case:
     model = models.residual()
     model[1] = nn.BatchNorm2d(16, track_running_stats=False)
     return Listed(models.trained(model)), [(list(x),) for x in models.batches()], None
+
+
+class Serving(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body.train()
+        return self.body(x)
+
+
+@fault("BN107", "a forward() that calls train()")
+def _() -> nn.Module:
+    return Serving()
 
 
 @fault("BN107", "left in training mode")
@@ -320,6 +359,13 @@ def _() -> nn.Module:
     return with_dropout(Noise())
 
 
+@fault("BN206", "an eps of 0")
+def _() -> nn.Module:
+    model = network()
+    model.bn1.eps = 0.0
+    return model
+
+
 @fault("BN301", "eval() of the layers alone")
 def _() -> nn.Module:
     model = network()
@@ -336,6 +382,24 @@ def _() -> nn.Module:
     return model
 
 
+class Features(nn.Module):
+    """A trained network up to its last layer, which is to stay as it is, and a new last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.out = models.trained(models.residual())[:-1], nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.body(x)
+        return self.out(x)
+
+
+@fault("BN302", "torch.no_grad() alone")
+def _() -> nn.Module:
+    return Features()
+
+
 @fault("BN303", "most γ dead")
 def _() -> nn.Module:
     model = network()
@@ -348,6 +412,35 @@ def _() -> nn.Module:
 def _() -> Case:
     model = network()
     return model, models.batches(), torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+
+
+@fault("BN305", "names that strict=False did not find")
+def _() -> nn.Module:
+    model, state = models.residual(), models.trained(models.residual()).state_dict()
+    kept = {name: value for name, value in state.items() if name not in ("3.bn1.weight", "3.bn1.bias")}
+    model.load_state_dict(kept, strict=False)
+    return model
+
+
+def one_among_many(odd: Callable[[Tensor], Tensor]) -> Case:
+    batches = models.batches(32, 16)
+    return models.trained(models.residual(), 150), [*batches[:20], odd(batches[20]), *batches[21:]], None
+
+
+@fault("BN401", "one batch of 32 half a standard deviation brighter")
+def _() -> Case:
+    return one_among_many(lambda x: x + 0.5)
+
+
+@fault("BN401", "one batch of 32 with half the contrast")
+def _() -> Case:
+    return one_among_many(lambda x: 0.5 * x)
+
+
+@fault("BN401", "one batch of 32 with a single class")
+def _() -> Case:
+    x, y = models.images("val", 1000)
+    return one_among_many(lambda _: x[600:][y[600:] == 1][:16])
 
 
 @fault("BN401", "sorted by class")

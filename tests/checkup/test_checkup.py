@@ -171,6 +171,9 @@ class Quantized(nn.Sequential):
     [
         ("a string", [], "must be a torch.nn.Module, got str"),
         (nn.BatchNorm1d(3), torch.zeros(4, 3), "got one tensor: give [tensor]"),
+        (nn.BatchNorm1d(3), {"x": torch.zeros(4, 3)}, "got one mapping: give [mapping]"),
+        (nn.BatchNorm1d(3), 5, "batches must be an iterable of batches, got int"),
+        (nn.BatchNorm1d(3, device="meta"), [torch.zeros(4, 3)], "on the device meta, without values"),
         (nn.BatchNorm1d(3), [torch.zeros(4, 5)], "the model raises"),
         (nn.BatchNorm1d(3), [torch.zeros(0, 3)], "no examples"),
         (nn.Sequential(nn.LazyBatchNorm1d()), [torch.zeros(4, 5)], "without values"),
@@ -179,7 +182,20 @@ class Quantized(nn.Sequential):
         (Quantized(), [], "quantized"),
         (nn.ModuleDict({"a": nn.BatchNorm1d(3)}), [torch.zeros(4, 3)], "NotImplementedError"),
     ],
-    ids=["type", "tensor", "shape", "empty", "lazy", "scripted", "compiled", "quantized", "no forward"],
+    ids=[
+        "type",
+        "tensor",
+        "mapping",
+        "number",
+        "meta",
+        "shape",
+        "empty",
+        "lazy",
+        "scripted",
+        "compiled",
+        "quantized",
+        "no forward",
+    ],
 )
 def test_what_cannot_be_checked(model, batches, said):
     with pytest.raises((TypeError, ValueError), match=re.escape(said)) as caught:

@@ -72,6 +72,11 @@ def quantized():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
     return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8), [torch.randn(32, 3)]
 
+def other_names():
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    model.load_state_dict({"norm.weight": torch.ones(3)})
+    return model
+
 def optimizer():
     return nn.Sequential(nn.BatchNorm1d(3)), [torch.randn(32, 3)], "adam"
 """
@@ -106,6 +111,7 @@ def test_standard_output_has_the_report_alone(file, capsys):
         ("compiled", "the model is compiled"),
         ("lazy", "parameters without values"),
         ("quantized", "the model is quantized"),
+        ("other_names", "Error(s) in loading state_dict for Sequential: Missing key(s) in state_dict"),
         ("optimizer", "optimizer must be a torch.optim.Optimizer, got str"),
     ],
 )

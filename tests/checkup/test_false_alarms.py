@@ -268,7 +268,134 @@ def test_the_function_without_a_layer_is_seen():
 
     x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     assert severe(checkup(Function(True), x.split(100))) == {"BN107": ""}
-    assert severe(checkup(Function(False), x.split(100))) == {}
+    assert severe(checkup(Function(False), x.split(100))) == {"BN101": "batch_norm()"}  # it divides by 1
+
+
+class Functions(nn.Module):
+    """The function in two places, with the statistics of two modules, and a third with those of none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Module(), nn.Module(), nn.Linear(8, 5)
+        for place in (self.one, self.two):
+            place.register_buffer("mean", torch.zeros(8))
+            place.register_buffer("var", torch.ones(8))
+        self.third = nn.BatchNorm1d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for place in (self.one, self.two):
+            x = nn.functional.batch_norm(2 * x + 1, place.mean, place.var, training=self.training)
+        x = nn.functional.batch_norm(x, torch.zeros(8), torch.full([8], 1.1))
+        return self.out(self.third(x))
+
+
+def test_the_function_has_statistics_too():
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model, batches = settled(Functions(), x), x[:200].split(100)
+    report = checkup(model, batches)
+    names = {"third", "one.batch_norm()", "two.batch_norm()", "batch_norm()"}
+    assert severe(report) == {} and set(report.layers) == names == {d.layer for d in report.distances}, report.text()
+    model.two.mean += 2
+    far = {f.layer for f in checkup(model, batches).findings if f.code == "BN105"}
+    assert "two.batch_norm()" in far and "one.batch_norm()" not in far
+    model.one.mean[3] = torch.nan
+    assert severe(checkup(model, batches))["BN102"] == "one.batch_norm()"
+
+
+def test_layers_that_no_gradient_reaches():
+    class Stopped(Twin):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.norm(x).detach() if self.stops else self.norm(x))
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model, batches = Stopped(), x[:200].split(100)
+    for model.stops in (False, True):
+        settled(model, x)
+        assert severe(checkup(model, batches)) == ({"BN302": "norm"} if model.stops else {})
+    model.norm.eval()  # nothing of it moves
+    assert "BN302" not in severe(checkup(model, batches))
+    model.train()
+    model.out.requires_grad_(False)
+    model.norm.requires_grad_(False)
+    assert severe(checkup(model.eval(), batches)) == {}  # nobody trains here
+    blind, _ = answering(lambda y: y.detach())  # no gradient reaches anything: it is no trial of the layer
+    assert severe(checkup(blind, batches)) == {}
+
+
+def test_a_head_that_only_training_has():
+    class Auxiliary(Twin):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.forgotten = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)), nn.BatchNorm1d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            y = self.out(self.norm(x))
+            return (y, self.head(y)) if self.training else y
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    model = settled(Auxiliary(), x)
+    found = {f.layer: f.severity for f in checkup(model, x[:200].split(100)).findings if f.code == "BN204"}
+    assert found == {"head.1": "info", "forgotten": "warning"}
+
+
+def test_rows_that_the_model_gathers_are_no_examples():
+    class Pooled(Twin):
+        """Every example has forty rows, which are alike, and one answer; a second argument says whose row it is."""
+
+        def forward(self, x: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.zeros(int(of.max()) + 1, 8).index_add(0, of, self.norm(x)))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = torch.randn(80, 1, 8, generator=generator) + torch.randn(80, 40, 8, generator=generator)
+        of = torch.arange(20).repeat_interleave(40)
+        batches = [(part.flatten(0, 1), of) for part in x.split(20)]
+        assert not unlike(Pooled(), batches)
+        assert unlike(Pooled(), [*batches[:3], (batches[3][0] + 3, of)])
+
+
+def test_gradients_that_pass_in_training_alone():
+    class Rounded(Twin):
+        """As with codes of a codebook: in training the gradient passes straight through the rounding."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(x)
+            rounded = x.detach().round()
+            return self.out(x + (rounded - x).detach() if self.training else rounded)
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    assert severe(checkup(settled(Rounded(), x), x[:200].split(100))) == {}
+
+
+def test_a_part_of_the_statistics_of_a_layer_is_that_layer():
+    class Ghost(nn.BatchNorm1d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                return super().forward(x)
+            half = slice(self.num_features // 2)
+            return nn.functional.batch_norm(x[:, half], self.running_mean[half], self.running_var[half])
+
+    x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    assert checkup(settled(nn.Sequential(Ghost(8)), x), x[:200].split(100)).layers == ("0",)
+
+
+def test_new_layers_among_learned_ones():
+    def two(*, weight: float, bias: float = 0.0) -> nn.Module:
+        model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
+        model = settled(model, torch.randn(3000, 8, generator=torch.Generator().manual_seed(0)))
+        with torch.no_grad():
+            model[2].weight[:] = weight
+            model[2].weight[0] += bias
+        return model
+
+    batches = torch.randn(200, 8, generator=torch.Generator().manual_seed(1)).split(100)
+    assert severe(checkup(two(weight=1.0), batches)) == {}  # both are new
+    assert "BN305" not in severe(checkup(two(weight=0.0), batches))  # begun with zeros, and new, too
+    assert severe(checkup(two(weight=1.0, bias=0.1), batches)) == {"BN305": "0"}
+    assert severe(checkup(two(weight=1.0, bias=0.1))) == {"BN305": "0"}
+    never = two(weight=1.0, bias=0.1)
+    never[0].reset_running_stats()
+    assert severe(checkup(never)) == {"BN101": "0"}  # which says it all
 
 
 def test_a_module_that_is_compiled_in_place_is_not_compiled_again():

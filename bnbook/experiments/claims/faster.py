@@ -28,7 +28,7 @@ CLAIM = (
 )
 SOURCE = "ioffe2015batch"
 FOLKLORE = "It makes training faster."
-CHAPTER, ROWS = 11, "learning_rate"
+CHAPTER, ROWS, STEPS = 11, "learning_rate", BUDGETS[-1]
 METRIC = "log10_of_the_speed"  # speed: one over the number of updates
 EFFECT = "times fewer updates"
 DELTA = COST.delta

@@ -8,11 +8,13 @@ first.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import log10
 from typing import TYPE_CHECKING
 
 from .. import Comparison, best, fresh, select
 from ..engine.statistics import CONFIRM
+from ..engine.verdict import outcome
 from ..policy import RATE
 from .learning_rate import ALL_RATES, NORMS, conditions, words
 
@@ -85,42 +87,55 @@ def compare_highest(
 ) -> Comparison:
     """The highest usable rate, by seed, of the rows of one arm minus that of the other, in powers of ten.
 
-    What was not run counts against the claim: see `at_most`.
+    What was not run counts against the claim: with BN `bounds` are taken at the least, without at the most. Where they
+    taken the other way round would give another outcome, the condition is left open.
     """
     arms = {"with BN": (with_bn, 0), "without BN": (without, 1)}
     choices = {arm: best(rows, over="lr") for arm, (rows, _) in arms.items()}
-    a, b = (usable(rows, beyond, tolerance) for rows, beyond in arms.values())
-    grids = [sorted(lr for (lr,) in choice.means) for choice in choices.values()]
     edges = [f"lr of {arm!r}" for arm, choice in choices.items() if choice.edge]
-    # Where the grid hides rates of BN its advantage is at least this large. Of the other arm it must hide none.
-    if any(grids[1][-1] in rates for rates in b.values()):
-        edges.append("usable rate of 'without BN'")
-    return Comparison(
-        name,
-        {seed: highest(rates, grids[0]) for seed, rates in a.items()},
-        {seed: at_most(rates, tried(without, 1), grids[1]) for seed, rates in b.items()},
-        arms=tuple(arms),
-        metric=METRIC,
-        edges=tuple(edges),
-        levels=levels,
-        settings=tuple(
-            select(rows, lr=lr)[0]["setting"] for rows, beyond in arms.values() for lr in tried(rows, beyond)
-        ),
+    found = {}
+    for (arm, (rows, beyond)), choice in zip(arms.items(), choices.values(), strict=True):
+        run, grid = tried(rows, beyond), sorted(lr for (lr,) in choice.means)
+        found[arm] = {seed: bounds(rates, run, grid) for seed, rates in usable(rows, beyond, tolerance).items()}
+        if arm == "without BN" and any(most > log10(grid[-1]) for _, most in found[arm].values()):
+            edges.append(f"usable rate of {arm!r}")
+    against, for_it = (
+        Comparison(
+            name,
+            *({seed: ends[end] for seed, ends in found[arm].items()} for arm, end in zip(arms, which, strict=True)),
+            arms=tuple(arms),
+            metric=METRIC,
+            levels=levels,
+        )
+        for which in ((0, 1), (1, 0))
     )
+    outcomes = {
+        outcome(d.low, d.high, DELTA)
+        for d in (against.difference, for_it.difference)
+        if d is not None and d.low is not None
+    }
+    if len(outcomes) > 1 and not edges:
+        edges.append("usable rate")
+    settings = tuple(select(rows, lr=lr)[0]["setting"] for rows, beyond in arms.values() for lr in tried(rows, beyond))
+    return replace(against, edges=tuple(edges), settings=settings)
 
 
-def at_most(rates: Sequence[float], run: Sequence[float], grid: Sequence[float]) -> float:
-    """The decimal logarithm of what the highest usable rate of a seed is at most.
+def bounds(rates: Sequence[float], run: Sequence[float], grid: Sequence[float]) -> tuple[float, float]:
+    """What the highest usable rate of a seed is at least, and at most, in powers of ten.
 
-    Where the last rate that was run is usable, the highest of the grid; where none is, the one below the first.
+    They differ where it lies outside the rates that were run. Where none of these is usable, it is the one below the
+    first of them, or lower than all of the grid; where the last is usable, that, or the highest of the grid; half a
+    decade above the grid where the last is its highest. Above a rate that fails none is taken to work.
 
     Args:
         rates: that are usable.
         run, grid: the rates that the seed ran, and all, in order.
     """
-    if run[-1] in rates:
-        return log10(grid[-1])
-    return log10(max(rates, default=max((lr for lr in grid if lr < run[0]), default=run[0])))
+    if not rates:
+        return highest([], grid), log10(max((lr for lr in grid if lr < run[0]), default=run[0]))
+    if run[-1] not in rates:
+        return (log10(max(rates)),) * 2
+    return log10(run[-1]), log10(grid[-1]) + (0.5 if run[-1] == grid[-1] else 0.0)
 
 
 def of_arm(rows: Sequence[Mapping], optimizer: str, init: str, norm: str) -> list[Mapping]:
@@ -154,13 +169,15 @@ def figure(rows: list[dict]) -> Figure:
     from ... import plotting
 
     places = conditions(rows)
-    picture, ax = plt.subplots(figsize=(6.4, 0.55 * len(places) + 1.4))
+    picture, ax = plt.subplots(figsize=(6.4, 0.75 * len(places) + 1.4))
     for (arm, norm), color, side in zip(NORMS.items(), (plotting.WITH_BN, plotting.WITHOUT_BN), (-1, 1), strict=True):
         for i, place in enumerate(places):
-            for tolerance, face, what in ((None, color, "learns"), (TOLERANCE, "none", "within two points")):
+            for row, (tolerance, face, what) in enumerate(
+                ((None, color, "learns"), (TOLERANCE, "none", "within two points"))
+            ):
                 of_seeds = list(usable(of_arm(rows, *place, norm), norm == "none", tolerance).values())
                 tops = [max(rates) if rates else np.nan for rates in of_seeds]  # a seed may have no usable rate
-                y = i + side * np.linspace(0.08, 0.38, len(tops))
+                y = i + side * (0.05 + 0.21 * row + np.linspace(0, 0.15, len(tops)))
                 label = f"{arm}, {what}" if i == 0 else None
                 ax.plot(tops, y, "o", ms=3.5, mew=0.9, mfc=face, color=color, label=label)
     ax.set(xscale="log", xlabel="highest learning rate", ylim=(len(places) - 0.5, -0.5))

@@ -93,8 +93,10 @@ def figure(rows: list[dict]) -> Figure:
     ax.axvline(0, color="k", lw=0.8)
     ax.set(xlabel="gain in test accuracy (points)", ylim=(len(places) - 0.5, -0.5))
     ax.set_xscale("symlog", linthresh=1)
-    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50) if tick <= ax.get_xlim()[1]]
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in (0, 1, 2, 5, 20, 80) if tick <= high]
     ax.set_xticks(ticks, ticks)
+    ax.set_xlim(low, 1.3 * high)
     ax.set_yticks(range(len(places)), [words(*place) for place in places])
     ax.grid(axis="y", visible=False)
     picture.legend(loc="outside upper center", ncols=2)

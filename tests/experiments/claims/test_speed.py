@@ -180,8 +180,11 @@ def test_no_verdict_where_a_rate_of_the_network_without_may_be_hidden(all_rates)
     assert {c.edges for c in wide} == {()} and wide[0].difference.mean == pytest.approx(2)  # 100 times at least
     last = {"batch": 3.0, "none": 0.3}
     late = higher_rates.comparisons(confirmed(wall(last), wall(last | {"none": 3.0})))
-    assert {c.edges for c in late} == {()}  # fresh seeds learn at all that are tried, and count as if at all there are
+    assert {c.edges for c in late} == {("usable rate",)}  # fresh seeds learn at all that are tried: perhaps at more
     assert [c.b[100] for c in late[::2]] == pytest.approx([log10(30), 1, 1])
+    low = {"batch": 0.1, "none": 0.3}  # then with BN the last that was run is as high as without, or all there are
+    either = higher_rates.comparisons(confirmed(wall(low), wall({"batch": 0.3, "none": 0.3})))
+    assert all(c.edges == ("usable rate",) and c.difference.mean == pytest.approx(0) for c in either)
     with_none = higher_rates.comparisons(confirmed(wall(last), wall({"batch": 0.001, "none": 0.3})))
     assert with_none[0].a[100] == pytest.approx(log10(0.003) - 0.5)  # the worst there is
 
