@@ -93,11 +93,11 @@ def figure(rows: list[dict]) -> Figure:
     import matplotlib.pyplot as plt
 
     found = comparisons(rows)
-    picture, axes = plt.subplots(1, len(STRENGTHS), figsize=(6.4, 4.6), sharey=True)
+    picture, axes = plt.subplots(1, len(STRENGTHS), figsize=(6.0, 4.6), sharey=True)
     for ax, strength in zip(axes, STRENGTHS, strict=True):
         some = [comparison for comparison in found if comparison.levels[2] == strength]
         draw(ax, some, [", ".join(c.name.split(", ")[:2]) for c in some], size=3)
-        ax.set(xlabel="gain in test accuracy (points)", title=f"dropout of {strength:g}")
+        ax.set(xlabel="gain (points)", title=f"dropout of {strength:g}")
     axes[0].invert_yaxis()
     return picture
 

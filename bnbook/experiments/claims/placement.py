@@ -69,9 +69,9 @@ def grid(quick: bool = False) -> list[dict]:
     ]
     if quick:
         return [{**arm, "lr": lr} for arm in plain for lr in RATES[:3]]
-    return [
-        {**arm, "lr": lr} for arm in plain for lr in ((LOWEST, *RATES) if arm["init"] == "default" else RATES)
-    ] + [{**arm, "lr": lr} for arm in dropped for lr in (*RATES, *HIGHEST)]
+    return [{**arm, "lr": lr} for arm in plain for lr in ((LOWEST, *RATES) if arm["init"] == "default" else RATES)] + [
+        {**arm, "lr": lr} for arm in dropped for lr in (*RATES, *HIGHEST)
+    ]
 
 
 def network(setting: dict) -> nn.Sequential:
