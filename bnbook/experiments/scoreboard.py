@@ -48,6 +48,7 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
     "It allows higher learning rates.": {
         "higher_rates": "Higher learning rates",
+        "conv_rates": "Higher rates of convolutional networks",
         "rate_tuning": "Free lengths tune the rate",
     },
     "The higher rates are *the reason* why it is faster.": {
@@ -87,7 +88,6 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     },
 }
 WAITING = (  # experiments whose runs are under way, and which no page reads before they are there
-    "conv_rates",
     "conv_order",
     "conv_dropout_order",
     "conv_regularization",
@@ -134,6 +134,7 @@ SITUATIONS = (
         lambda c: c.levels[2] == "none",
     ),
     Situation("a VGG or ResNet, its updates", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation("a VGG or ResNet, its highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
     Situation(
         "weights 10–100 times too small or 3–10 times too large",
         "init_scale",

@@ -6,7 +6,7 @@ Between two budgets the accuracy is interpolated along the logarithm of the upda
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log10
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -66,36 +66,50 @@ def speeds(choices: Sequence[Choice], steps: Sequence[int], goal: float) -> dict
     return {seed: -log10(needed(curve, steps, goal)) for seed, curve in curves.items()}
 
 
+def compare_speeds(
+    name: str, choices: Mapping[str, Sequence[Choice]], steps: Sequence[int], goal: float, levels: tuple
+) -> Comparison:
+    """The speeds of two arms, the first minus the second, from their choices for every budget.
+
+    Args:
+        name, levels: of the condition.
+        choices: by arm, for each of `steps`.
+    """
+    return Comparison(
+        name,
+        *(speeds(of_arm, steps, goal) for of_arm in choices.values()),
+        arms=tuple(choices),
+        metric=METRIC,
+        edges=tuple(
+            f"lr of {arm!r} after {choice.rows[0]['setting']['steps']} updates"
+            for arm, of_arm in choices.items()
+            for choice in of_arm
+            if choice.edge
+        ),
+        diverged=tuple(sum(r["diverged"] for c in of_arm for r in c.rows) for of_arm in choices.values()),
+        levels=levels,
+        settings=tuple(choice.rows[0]["setting"] for of_arm in choices.values() for choice in of_arm),
+    )
+
+
 def comparisons(rows: list[dict]) -> list[Comparison]:
     """Speed with BN minus without in powers of ten, each at its own best rate for every budget."""
-    result = []
-    for place in places(rows):
-        for norm in NORMS:
-            if norm == "batch":
-                continue
-            goal = mark(rows, *place, norm)
-            arms = {
-                name: [at_best_rate(rows, *place, name, steps) for steps in budgets(rows)] for name in ("batch", norm)
-            }
-            names = {"batch": "with BN", norm: "without BN"}
-            result.append(
-                Comparison(
-                    f"{place[0]}, {place[1]}, against {NORMS[norm]}",
-                    *(speeds(choices, budgets(rows), goal) for choices in arms.values()),
-                    arms=tuple(names.values()),
-                    metric=METRIC,
-                    edges=tuple(
-                        f"lr of {names[name]!r} after {choice.rows[0]['setting']['steps']} updates"
-                        for name, choices in arms.items()
-                        for choice in choices
-                        if choice.edge
-                    ),
-                    diverged=tuple(sum(r["diverged"] for c in choices for r in c.rows) for choices in arms.values()),
-                    levels=(*place, norm),
-                    settings=tuple(choice.rows[0]["setting"] for choices in arms.values() for choice in choices),
-                )
-            )
-    return result
+    steps = budgets(rows)
+    return [
+        compare_speeds(
+            f"{place[0]}, {place[1]}, against {NORMS[norm]}",
+            {
+                arm: [at_best_rate(rows, *place, of_arm, budget) for budget in steps]
+                for arm, of_arm in (("with BN", "batch"), ("without BN", norm))
+            },
+            steps,
+            mark(rows, *place, norm),
+            levels=(*place, norm),
+        )
+        for place in places(rows)
+        for norm in NORMS
+        if norm != "batch"
+    ]
 
 
 def figure(rows: list[dict]) -> Figure:

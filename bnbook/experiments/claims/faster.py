@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import Choice, Comparison
 from ..policy import COST
-from .conv_faster import CHANCE, MARGIN, speeds
+from .conv_faster import CHANCE, MARGIN, compare_speeds
 from .learning_rate import BUDGETS, INITS, NORMS, at_best_rate, conditions, words
 from .learning_rate import in_scope as in_scope
 
@@ -58,29 +58,17 @@ def mark(rows: Sequence[dict], optimizer: str, init: str) -> float:
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:
-    """Speed with BN minus without in powers of ten, each arm at its own best rate for every budget."""
-    result = []
-    for place in conditions(rows):
-        goal = mark(rows, *place)
-        arms = {arm: at_budgets(rows, *place, norm) for arm, norm in NORMS.items()}
-        result.append(
-            Comparison(
-                words(*place),
-                *(speeds(choices, BUDGETS, goal) for choices in arms.values()),
-                arms=tuple(NORMS),
-                metric=METRIC,
-                edges=tuple(
-                    f"lr of {arm!r} after {choice.rows[0]['setting']['steps']} updates"
-                    for arm, choices in arms.items()
-                    for choice in choices
-                    if choice.edge
-                ),
-                diverged=tuple(sum(r["diverged"] for c in choices for r in c.rows) for choices in arms.values()),
-                levels=place,
-                settings=tuple(choice.rows[0]["setting"] for choices in arms.values() for choice in choices),
-            )
+    """Speed with BN minus without in powers of ten, each at its own best rate for every budget."""
+    return [
+        compare_speeds(
+            words(*place),
+            {arm: at_budgets(rows, *place, norm) for arm, norm in NORMS.items()},
+            BUDGETS,
+            mark(rows, *place),
+            levels=place,
         )
-    return result
+        for place in conditions(rows)
+    ]
 
 
 def figure(rows: list[dict]) -> Figure:
