@@ -303,7 +303,7 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
     failed, runs = sum(c.diverged[1] for c in comparisons), sum(len(c.b) for c in comparisons)
     if failed and metric == "test_accuracy":
-        gives += f"; {failed} of the {runs} runs that it is compared with failed"
+        gives += f" ({failed} of {runs} without failed)"
     return gives
 
 
@@ -418,6 +418,8 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 # As a picture
 
 LINE = 0.116  # inches
+GAP = 0.5  # lines, below a claim
+MANY = 12  # conditions of one claim; of more, those that are negligible share a line
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
@@ -431,7 +433,8 @@ STYLES = {  # marker and colour of an outcome
 def forest(rows: Sequence[Row]) -> Figure:
     """Every condition by its name, with its effect and 95 % interval; a panel for each unit.
 
-    Behind each interval lies the band from −δ to δ. Rows that have no verdict yet are left out.
+    Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are negligible
+    share a line that holds all their intervals. Rows that have no verdict yet are left out.
     """
     import matplotlib.pyplot as plt
     from matplotlib.transforms import blended_transform_factory
@@ -443,9 +446,9 @@ def forest(rows: Sequence[Row]) -> Figure:
         if row.comparisons:
             groups.setdefault(_unit(row.experiment), []).append(row)
     panels = list(groups.values())
-    lines = [sum(len(row.comparisons) + 2 for row in group) for group in panels]
+    lines = [sum(len(_shown(row)) + 1 + GAP for row in group) for group in panels]
     picture, axes = plt.subplots(
-        len(panels), 1, figsize=(7.4, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
+        len(panels), 1, figsize=(7.5, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
     )
     for ax, group in zip(axes[:, 0], panels, strict=True):
         y, ticks = 0, []
@@ -461,13 +464,13 @@ def forest(rows: Sequence[Row]) -> Figure:
                 va="center",
             )
             title.set_in_layout(False)  # it may reach over the axes, which would else be made narrow for it
-            for comparison in row.comparisons:
+            for together in _shown(row):
                 y += 1
-                _line(ax, y, row, comparison)
-                ticks.append((y, comparison.name))
-            y += 1
+                _line(ax, y, row, together)
+                ticks.append((y, together[0].name if len(together) == 1 else f"{len(together)} others, {NEGLIGIBLE}"))
+            y += GAP
         ax.set_ylim(y, 0)
-        ax.set_yticks(*zip(*ticks, strict=True), fontsize=7.5)
+        ax.set_yticks(*zip(*ticks, strict=True), fontsize=7.2)
         _scale(ax, _unit(group[0].experiment))
     for outcome, (marker, color) in STYLES.items():
         axes[0, 0].plot([], [], marker, ls="-", ms=4, lw=1.5, color=getattr(plotting, color), label=outcome)
@@ -475,20 +478,31 @@ def forest(rows: Sequence[Row]) -> Figure:
     return picture
 
 
-def _line(ax: Axes, y: int, row: Row, comparison: Comparison) -> None:
-    """A condition: the band of δ, the interval, the mean, and the effect in numbers at the right."""
+def _shown(row: Row) -> list[list[Comparison]]:
+    """The conditions of a claim by the line of the picture that they stand on."""
+    small = [c for c in row.comparisons if row.judged.outcomes.get(c.name) == NEGLIGIBLE]
+    if len(row.comparisons) <= MANY or len(small) < 2:
+        return [[c] for c in row.comparisons]
+    return [*([c] for c in row.comparisons if c not in small), small]
+
+
+def _line(ax: Axes, y: float, row: Row, together: Sequence[Comparison]) -> None:
+    """Conditions: the band of δ, the interval, of a single one the mean, and the effect in numbers at the right."""
     from .. import plotting
 
-    metric, difference = comparison.metric, comparison.difference
+    metric, found = together[0].metric, [c.difference for c in together]
     unit = 100 if metric.endswith("accuracy") else 1
     ax.barh(y, 2 * unit * row.experiment.delta, 0.8, -unit * row.experiment.delta, color="#e9e9e9", zorder=0)
-    if difference is None or difference.low is None:
+    if any(d is None or d.low is None for d in found):
         return
-    marker, color = STYLES[row.judged.outcomes[comparison.name]]
+    marker, color = STYLES[row.judged.outcomes[together[0].name]]
     color = getattr(plotting, color)
-    ax.plot([unit * difference.low, unit * difference.high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
-    ax.plot(unit * difference.mean, y, marker, ms=4, color=color)
-    said = f"{_bare(difference.mean, metric)} {interval(difference.low, difference.high, metric)}"
+    low, high = min(d.low for d in found), max(d.high for d in found)
+    ax.plot([unit * low, unit * high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
+    said = interval(low, high, metric)
+    if len(found) == 1:
+        ax.plot(unit * found[0].mean, y, marker, ms=4, color=color)
+        said = f"{_bare(found[0].mean, metric)} {said}"
     ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
 
 

@@ -311,8 +311,14 @@ def test_every_unit_has_a_panel(board):
         shown = dict.fromkeys(units[row.name] for row in board if row.comparisons)
         assert [ax.get_xlabel() for ax in figure.axes] == list(shown) and len(shown) == 4
         for ax in figure.axes:
-            of_unit = [c.name for row in board if units[row.name] == ax.get_xlabel() for c in row.comparisons]
+            of_unit = []
+            for row in (row for row in board if units[row.name] == ax.get_xlabel()):
+                small = [c.name for c in row.comparisons if row.judged.outcomes[c.name] == "negligible"]
+                folded = small if len(row.comparisons) > 12 and len(small) > 1 else []
+                of_unit += [c.name for c in row.comparisons if c.name not in folded]
+                of_unit += [f"{len(folded)} others, negligible"] if folded else []
             assert [label.get_text() for label in ax.get_yticklabels()] == of_unit
+            assert any("others" in name for name in of_unit) == (ax is figure.axes[0])
             low, high = ax.get_xlim()
             ends = [x for line in ax.lines for x in line.get_xdata()]
             assert low < min(ends) and max(ends) < high
