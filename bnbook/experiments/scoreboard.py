@@ -303,7 +303,7 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
     failed, runs = sum(c.diverged[1] for c in comparisons), sum(len(c.b) for c in comparisons)
     if failed and metric == "test_accuracy":
-        gives += f" ({failed} of {runs} without failed)"
+        gives += f" ({failed} of {runs} runs without it failed)"
     return gives
 
 

@@ -12,8 +12,7 @@ from dataclasses import replace
 from math import log10
 from typing import TYPE_CHECKING
 
-from .. import Comparison, best, fresh, select
-from ..engine.statistics import CONFIRM
+from .. import Comparison, best, fresh, pilot, select
 from ..engine.verdict import outcome
 from ..policy import RATE
 from .learning_rate import ALL_RATES, NORMS, conditions, words
@@ -50,8 +49,7 @@ def tried(arm: Sequence[Mapping], beyond: int = 0) -> list[float]:
     """
     choice = best(arm, over="lr")
     rates = sorted(lr for (lr,) in choice.means if lr >= choice.values["lr"])
-    pilot = [row for row in arm if row.get("phase") != CONFIRM]
-    dead = [lr for lr in rates if not any(learns(row) for row in select(pilot, lr=lr))]
+    dead = [lr for lr in rates if not any(learns(row) for row in select(pilot(arm), lr=lr))]
     return rates[: rates.index(dead[0]) + 1 + beyond] if dead else rates
 
 
@@ -87,8 +85,8 @@ def compare_highest(
 ) -> Comparison:
     """The highest usable rate, by seed, of the rows of one arm minus that of the other, in powers of ten.
 
-    What was not run counts against the claim: with BN `bounds` are taken at the least, without at the most. Where they
-    taken the other way round would give another outcome, the condition is left open.
+    What was not run counts against the claim: with BN `bounds` are taken at the least, without at the most. Where
+    taking them the other way round gives another outcome, the condition is left open.
     """
     arms = {"with BN": (with_bn, 0), "without BN": (without, 1)}
     choices = {arm: best(rows, over="lr") for arm, (rows, _) in arms.items()}

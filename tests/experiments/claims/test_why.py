@@ -381,6 +381,15 @@ def test_fresh_seeds_confirm_what_the_pilot_chose_and_what_the_predictions_compa
         matplotlib.pyplot.close(picture)
 
 
+def test_a_prediction_waits_for_the_planned_seeds():
+    rows = noise_rows({**LEVEL, N.BN: 0.85, N.NOISY: 0.81}, ONE)
+    (prediction,) = (p for p in E.PREDICTIONS if p.sentence.startswith("noise takes more"))
+    for planned, outcome in ((len(SEEDS), "kept"), (len(SEEDS) + 1, "open")):
+        said = [row | {"phase": "confirm", "planned": planned} for row in rows]
+        pilot = [row | {"phase": "choose"} for row in rows if row["seed"] < 2]
+        assert set(prediction.outcomes({"noise": pilot + said}).values()) == {outcome}
+
+
 def landscape_rows(**with_bn):
     """All measures −1 without BN; with BN other constants; the loss falls alike."""
     made = []
