@@ -183,10 +183,10 @@ def test_the_scoreboard_answers_on_its_first_screen_and_folds_the_rest(site: Pat
     assert re.search(r"[+−][\d.]+.*\[.*\]", rows.first.inner_text(), flags=re.S)  # an effect with its interval
     assert page.evaluate("document.documentElement.scrollHeight") <= 12_000
     fold = page.locator("article details:has(> summary)").filter(has_text="As said").first
-    table = fold.locator("table")
-    assert not table.is_visible()
+    table, origin = fold.locator("table"), page.get_by_text("Origin, fair version").first
+    assert not table.is_visible() and not origin.is_visible()
     fold.locator("summary").click()
-    assert table.is_visible()
+    assert table.is_visible() and origin.is_visible()
     page.context.close()
 
 

@@ -2,14 +2,19 @@
 
 A row is appended under a lock and never half: commands that run at once, or are killed, lose no finished row. What a
 killed command leaves is at most an incomplete last line; readers skip it, and the next row takes its place.
+
+Where a row comes from is the same for hundreds of them, and would be two fifths of the file. So its "provenance" is
+kept once, in NAME.provenance.json beside NAME.jsonl, by the first digits of its SHA-256. These stand in the line, and
+readers put the whole in their place; a line may as well hold it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +62,9 @@ class Rows:
         raw = path.read_bytes() if path.exists() else b""
         complete = raw[: raw.rfind(b"\n") + 1]
         rows, stale, damage, seen = [], Counter(), [], {}
+        sources = _sources(path)
         for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
-            row, wrong = self._parse(line)
+            row, wrong = self._parse(line, sources)
             if wrong:
                 damage.append(f"{path}, line {number} {wrong}: delete the line or restore it")
             elif self.key and (first := seen.setdefault(self.key(row), number)) != number:
@@ -78,13 +84,15 @@ class Rows:
 
         Raises:
             ValueError: the row holds a number that JSON has no word for (see `bnbook.provenance.plain`).
+            ResultsError: the file of the provenances cannot be read.
         """
-        line = _line(row)
+        _line(row)  # raises before anything is written
         with self._locked() as file:
-            content = file.read()
+            content, sources = file.read(), _sources(Path(self.path))
             complete = content.rfind(b"\n") + 1
-            if self.key and self.key(row) in self._keys(content[:complete]):
+            if self.key and self.key(row) in self._keys(content[:complete], sources):
                 return False
+            line = self._kept(row, sources)
             file.truncate(complete)
             file.seek(complete)
             file.write(line)
@@ -106,26 +114,44 @@ class Rows:
         with self._locked() as file:
             if (change := plan()) is None:
                 return False
-            lines = file.read().split(b"\n")
+            lines, sources = file.read().split(b"\n"), _sources(Path(self.path))
             for number, line in enumerate(lines[:-1]):
-                row, wrong = self._parse(line)
+                row, wrong = self._parse(line, sources)
                 if not wrong and (changed := change(row)) != row:
-                    lines[number] = _line(changed)[:-1]
+                    lines[number] = self._kept(changed, sources)[:-1]
             write_atomically(Path(self.path), b"\n".join(lines))
         return True
 
-    def _parse(self, line: bytes) -> tuple[dict, str | None]:
+    def _parse(self, line: bytes, sources: Mapping[str, dict]) -> tuple[dict, str | None]:
         try:
             row = json.loads(line, parse_constant=_refuse)
         except ValueError as error:
             return {}, f"is not JSON ({error})"
-        return (row, self.problem(row)) if isinstance(row, dict) else ({}, "is not a row")
+        if not isinstance(row, dict):
+            return {}, "is not a row"
+        if isinstance(source := row.get("provenance"), str):
+            if source not in sources:
+                return {}, f"has the provenance {source!r}, which {sources_file(Path(self.path)).name} does not hold"
+            row["provenance"] = dict(sources[source])
+        return row, self.problem(row)
 
-    def _keys(self, complete: bytes) -> Iterator[Hashable]:
+    def _keys(self, complete: bytes, sources: Mapping[str, dict]) -> Iterator[Hashable]:
         """Of the intact rows: a damaged one stands for no run."""
-        for row, wrong in map(self._parse, complete.split(b"\n")[:-1]):
+        for line in complete.split(b"\n")[:-1]:
+            row, wrong = self._parse(line, sources)
             if not wrong:
                 yield self.key(row)
+
+    def _kept(self, row: Mapping, sources: dict[str, dict]) -> bytes:
+        """The line of a row, whose provenance is kept beside the rows before this returns, if it is a new one."""
+        if not isinstance(source := row.get("provenance"), dict):
+            return _line(row)
+        name = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:8]
+        if name not in sources:
+            sources[name] = dict(source)
+            entries = (f"{json.dumps(n)}: {json.dumps(s, ensure_ascii=False)}" for n, s in sources.items())
+            write_atomically(sources_file(Path(self.path)), ("{\n" + ",\n".join(entries) + "\n}\n").encode())
+        return _line({**row, "provenance": name})
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
@@ -149,8 +175,25 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _line(row: dict) -> bytes:
-    return json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+def sources_file(path: Path) -> Path:
+    """Where the provenances of the rows of a results file are kept."""
+    return path.with_suffix(".provenance.json")
+
+
+def _sources(path: Path) -> dict[str, dict]:
+    """The provenances that are kept beside a results file, by the names that its lines call them by."""
+    kept = sources_file(path)
+    try:
+        sources = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        if not (isinstance(sources, dict) and all(isinstance(source, dict) for source in sources.values())):
+            raise ValueError("it must hold objects by name")
+    except ValueError as error:
+        raise ResultsError(f"{kept} cannot be read ({error}): restore it") from None
+    return sources
+
+
+def _line(row: Mapping) -> bytes:
+    return json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _refuse(word: str) -> None:

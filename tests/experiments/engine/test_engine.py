@@ -119,7 +119,7 @@ def test_a_damaged_line_is_named_its_run_repeated_and_the_intact_rows_are_kept(t
     whole = lines(tmp_path)
     damaged = [*whole]
     damaged[3] = damaged[3][:100]
-    damaged[5] = damaged[5].replace('"test_accuracy": ', '"test_accuracy": 1')  # not the share of correct images
+    damaged[5] = damaged[5].replace('"test_accuracy":', '"test_accuracy":1')  # not the share of correct images
     (tmp_path / "tiny.jsonl").write_text("\n".join(damaged) + "\n", encoding="utf-8")
     with pytest.raises(ResultsError, match="line 4 is not JSON"):
         experiments.load("tiny", tmp_path)

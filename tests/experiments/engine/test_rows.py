@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from bnbook.experiments.engine import bits
-from bnbook.experiments.engine.rows import ResultsError, Rows
+from bnbook.experiments.engine.rows import ResultsError, Rows, sources_file
 
 WRITER = """
 import sys
@@ -73,7 +74,7 @@ def test_only_an_incomplete_last_line_is_cut(tmp_path):
         other.write(b'{"i": 1}\n{"i": 2, "half of a long row": "' + b"x" * 10_000)
     assert Rows(path).read() == ([{"i": 0}, {"i": 1}], {}, [], True)
     Rows(path).append({"i": 3})
-    assert path.read_bytes() == b'{"i": 0}\n{"i": 1}\n{"i": 3}\n'
+    assert path.read_bytes() == b'{"i":0}\n{"i": 1}\n{"i":3}\n'
 
 
 def test_a_first_line_that_is_incomplete_is_cut_too(tmp_path):
@@ -81,7 +82,7 @@ def test_a_first_line_that_is_incomplete_is_cut_too(tmp_path):
     path.write_bytes(b'{"i": 0, "x')
     assert Rows(path).read() == ([], {}, [], True)
     Rows(path).append({"i": 1})
-    assert path.read_bytes() == b'{"i": 1}\n'
+    assert path.read_bytes() == b'{"i":1}\n'
 
 
 def test_damage_is_named_by_its_line_and_intact_rows_are_read(tmp_path):
@@ -110,7 +111,7 @@ def test_a_file_is_rewritten_at_once_and_what_is_no_row_stays(tmp_path):
     path.write_bytes(b"\n".join(lines))
     assert not Rows(path).rewrite(lambda: None) and path.read_bytes() == b"\n".join(lines)
     assert Rows(path).rewrite(lambda: lambda row: row | {"x": None} if row["i"] else row)
-    lines[2] = b'{"i": 2, "x": null}'
+    lines[2] = b'{"i":2,"x":null}'
     assert path.read_bytes() == b"\n".join(lines) and os.listdir(tmp_path) == ["rows.jsonl"]
 
 
@@ -145,6 +146,46 @@ def until_waiting(process: int) -> None:
         time.sleep(0.01)
 
 
+def test_a_provenance_is_kept_once_and_comes_back(tmp_path):
+    """Also where a line holds the whole, as one copied by hand; who changes that of a row changes no other."""
+    path, sources = (
+        tmp_path / "rows.jsonl",
+        [{"command": "make ε", "date": day} for day in ("2026-11-28", "2026-11-29")],
+    )
+    rows = [{"i": i, "provenance": dict(sources[i % 2])} for i in range(6)]
+    path.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    assert all(Rows(path).append(row) for row in rows[1:])
+    found = Rows(path).read().rows
+    assert found == rows and sorted(os.listdir(tmp_path)) == ["rows.jsonl", "rows.provenance.json"]
+    kept = json.loads(sources_file(path).read_text(encoding="utf-8"))
+    assert sorted(kept.values(), key=lambda source: source["date"]) == sources
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["provenance"] in kept for line in lines[1:]] == [True] * 5 and "make" in lines[0]
+    found[1]["provenance"]["date"] = "today"
+    assert found[3] == rows[3]
+    assert Rows(path).rewrite(lambda: lambda row: row | {"x": 1})
+    assert Rows(path).read().rows == [row | {"x": 1} for row in rows] and b"make" not in path.read_bytes()
+    assert json.loads(sources_file(path).read_text(encoding="utf-8")) == kept
+
+
+def test_a_provenance_that_is_gone_is_damage_and_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    path, row = tmp_path / "rows.jsonl", {"i": 0, "provenance": {"command": "make"}}
+    Rows(path).append(row)
+    whole, line = sources_file(path).read_bytes(), path.read_bytes()
+    sources_file(path).write_text("{}", encoding="utf-8")
+    (damage,) = Rows(path).read().damage
+    name = json.loads(line)["provenance"]
+    assert f"line 1 has the provenance '{name}', which rows.provenance.json does not hold: delete" in damage
+    for content in (b"", b"[]", b'{"a": 1}', whole[:-4], b"\xff"):
+        sources_file(path).write_bytes(content)
+        for call in (Rows(path).read, lambda: Rows(path).append(row | {"i": 1}), lambda: Rows(path).rewrite(dict)):
+            with pytest.raises(ResultsError, match=r"rows\.provenance\.json cannot be read .*: restore it"):
+                call()
+        assert path.read_bytes() == line
+    sources_file(path).write_bytes(whole)
+    assert Rows(path).read() == ([row], {}, [], False)
+
+
 def test_bits_are_kept_beside_the_rows_and_a_damaged_file_is_named(tmp_path):
     path, rng = tmp_path / "rows.jsonl", np.random.default_rng(0)
     packed = {
@@ -166,7 +207,7 @@ def test_a_row_that_json_cannot_hold_leaves_the_file_alone(tmp_path):
     for row in ({"i": math.nan}, {"i": np.float32(1)}):
         with pytest.raises((ValueError, TypeError)):
             Rows(path).append(row)
-    assert path.read_bytes() == b'{"i": 0}\n'
+    assert path.read_bytes() == b'{"i":0}\n'
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 10_000])
