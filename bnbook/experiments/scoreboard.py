@@ -78,9 +78,11 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     "It works because it reduces internal covariate shift.": {
         "covariate_shift": "Less internal covariate shift",
         "noise": "Stable distributions are the reason",
+        "conv_why": "Stable distributions in convolutional networks",
     },
     "It works because it makes the loss smoother.": {
         "landscape": "A smoother loss",
+        "conv_smoothness": "A smoother loss of convolutional networks",
     },
     "It fails in small batches.": {
         "small_batches": "Better without the batch",
@@ -93,8 +95,6 @@ WAITING = (  # experiments whose runs are under way, and which no page reads bef
     "conv_regularization",
     "conv_regularized_loss",
     "conv_regularized_calibration",
-    "conv_why",
-    "conv_smoothness",
 )
 NO_VERDICT = "no verdict yet"
 

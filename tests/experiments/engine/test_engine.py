@@ -251,7 +251,6 @@ UNDER_WAY = (
     "conv_order",
     "conv_regularization",
     "conv_speed",
-    "conv_why",
     "full_size",
     "gpu_speed",
 )
@@ -268,7 +267,7 @@ def test_the_committed_results_are_whole(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["conv_order", "conv_regularization", "conv_why"])
+@pytest.mark.parametrize("name", ["conv_order", "conv_regularization"])
 def test_a_run_of_those_without_rows_gives_a_row(monkeypatch, name):
     """That `run` measures what the schema asks for is seen before a long run, not after it."""
     module = importlib.import_module(f"bnbook.experiments.claims.{name}")
