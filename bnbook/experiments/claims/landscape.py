@@ -54,7 +54,7 @@ PROBED = (*range(1, 31, 2), *range(33, 91, 6), *range(100, STEPS, 20), STEPS)  #
 ALONG = (0.5, 1.0, 2.0, 4.0)  # steps along the gradient, in units of the learning rate
 LEVELS = (1.1, 1.0, 0.9, 0.8, 0.7)  # training losses at which the arms are matched
 REFERENCE = 500  # training images whose activations and loss are followed
-PRODUCT = 1.25  # of rate and curvature, which both networks pass within the grid from either start
+PRODUCTS = (1.1, 1.4)  # of rate and curvature; between them both networks pass within the grid from either start
 
 MEASURES = ("loss", "loss_range", "gradient_change", "beta", "gradient_shift", "cosine", "distribution_shift", "turn")
 SAME_UPDATES, SAME_LOSS = "same updates", "same loss"
@@ -320,7 +320,7 @@ def smaller(
     )
 
 
-def at_equal_product(rows: Sequence[Mapping], product: float = PRODUCT) -> list[Comparison]:
+def at_equal_product(rows: Sequence[Mapping], product: float) -> list[Comparison]:
     """By how many powers of ten the curvature ℓ is smaller with BN where rate times curvature is equal; no verdict.
 
     Training tends to where ηℓ is of the size of two, so that at an equal rate the curvatures can hardly differ. So each

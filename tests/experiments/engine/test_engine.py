@@ -250,7 +250,6 @@ def test_the_schema(tmp_path, change, message):
 UNDER_WAY = (
     "conv_order",
     "conv_regularization",
-    "conv_speed",
     "full_size",
     "gpu_speed",
 )
