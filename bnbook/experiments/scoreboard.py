@@ -319,16 +319,20 @@ def _bare(value: float, metric: str) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The list of chapter 1 with the rows that answer each line, and both their verdicts."""
-    lines = [("claim, as in chapter 1", "measured as", "as it is repeated", "as its source says it")]
+    """The list of chapter 1, each claim with the rows that answer it, and both their verdicts in short."""
+    lines = [("claim of chapter 1, and how it is measured", "as it is repeated", "as its source says it")]
     for claim in CLAIMS:
-        for i, row in enumerate(row for row in rows if row.line == claim):
-            said = "the same" if row.quoted_word == row.word else row.quoted_word
-            title = f"[{row.title}](#{row.anchor})"
-            lines.append((claim if i == 0 else "", title, f"**{row.word}**{_count(row)}", said))
-        if not any(row.line == claim for row in rows):
-            lines.append((claim, "not measured yet", NO_VERDICT, ""))
+        own = [row for row in rows if row.line == claim]
+        lines.append((f"**{claim}**", "" if own else NO_VERDICT, ""))
+        for row in own:
+            said = "the same" if row.quoted_word == row.word else _short(row.quoted_word)
+            lines.append((f"[{row.title}](#{row.anchor})", f"**{_short(row.word)}**{_count(row)}", said))
     return _table(lines)
+
+
+def _short(word: str) -> str:
+    """A verdict without what it depends on."""
+    return word.partition(" on ")[0]
 
 
 def policy_table() -> str:
@@ -425,7 +429,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 LINE = 0.116  # inches
 GAP = 0.5  # lines, below a claim
-MANY = 12  # conditions of one claim; of more, those that are negligible share a line
+MANY = 8  # conditions of one claim; of more, those that are negligible share a line
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),

@@ -137,7 +137,7 @@ def tampered(page: NotebookNode, old: str, new: str) -> NotebookNode:
         ('rows[\\"faster\\"]', 'rows[\\"depth\\"]', "faster: the claim is not quoted"),
         ("**Larger studies.**", "**Larger studies**", "faster: nothing is cited"),
         ("- **Would change it**", "- **Would be nice**", "depth: the points are"),
-        ("| measured as |", "| experiment |", "the stored table"),
+        ("| as it is repeated |", "| as it is |", "the stored table"),
         ("| you have |", "| I have |", "the stored answers"),
         ("Of all conditions: ", "Of some conditions: ", "the stored many"),
         ("half a point, 50 of", "half a point, 51 of", "the stored policy_table"),
@@ -236,7 +236,7 @@ def test_an_experiment_without_a_line_is_named(monkeypatch):
 
 def test_a_line_without_experiments_is_in_the_table(monkeypatch):
     monkeypatch.setattr(scoreboard, "CLAIMS", {"It does the laundry.": {}})
-    assert scoreboard.table([]).splitlines()[-1] == "| It does the laundry. | not measured yet | no verdict yet |  |"
+    assert scoreboard.table([]).splitlines()[-1] == "| **It does the laundry.** | no verdict yet |  |"
 
 
 # The picture
