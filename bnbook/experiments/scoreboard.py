@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
@@ -100,11 +101,15 @@ NO_VERDICT = "no verdict yet"
 
 
 class Situation(NamedTuple):
-    """A row of the first table: what somebody has, and the conditions that answer for it."""
+    """A row of the first table: what somebody has, or changes, and the conditions that answer for it."""
 
     words: str
     experiment: str
     holds: Callable[[Comparison], bool]
+    change: bool = False  # another network with batch normalization, or another normalization, is asked about
+
+
+CHANGES = "**you change**", "**the change gives**", ""  # the head of the rows that say so
 
 
 def _level(*values: object) -> Callable[[Comparison], bool]:
@@ -128,18 +133,18 @@ SITUATIONS = (
         "conv_speed",
         lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
     ),
-    Situation("a VGG or ResNet of 8 layers, its updates", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation("both, their updates", "conv_faster", lambda c: c.levels[2] == "none"),
     Situation(
         "a ResNet of 20 or 56 layers, momentum, 5 epochs",
         "conv_depth",
         lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a ResNet with SkipInit, Fixup or group norm",
+        "a ResNet, against SkipInit, Fixup or group norm",
         "conv_depth",
         lambda c: not str(c.levels[1]).startswith("no BN"),
     ),
-    Situation("a VGG or ResNet, its highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
+    Situation("a VGG, a ResNet of 8 layers: highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
     Situation(
         "weights 10–100 times too small or 3–10 times too large",
         "init_scale",
@@ -160,19 +165,22 @@ SITUATIONS = (
         "group norm instead of it, 2 images in a batch",
         "small_batches",
         lambda c: c.levels == (2, "group"),
+        change=True,
     ),
     Situation(
         "group norm instead of it, 4 images in a batch",
         "small_batches",
         lambda c: c.levels == (4, "group"),
+        change=True,
     ),
     Situation(
         "group norm instead of it, 8 to 128 images",
         "small_batches",
         lambda c: c.levels[0] >= 8 and c.levels[1] == "group",
+        change=True,
     ),
-    Situation("it before ReLU instead of behind", "placement", _level("relu")),
-    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh")),
+    Situation("it before ReLU instead of behind", "placement", _level("relu"), change=True),
+    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh"), change=True),
 )
 
 
@@ -279,7 +287,7 @@ def answers(rows: Mapping[str, Row]) -> str:
     """
     lines = [("you have", "batch normalization gives", "which is")]
     waiting = []
-    for situation in SITUATIONS:
+    for situation in sorted(SITUATIONS, key=lambda situation: situation.change):
         row = rows[situation.experiment]
         if row.judged is None:
             waiting.append(f"[{row.title}](#{row.anchor}){_count(row)}")
@@ -287,6 +295,8 @@ def answers(rows: Mapping[str, Row]) -> str:
         found = [c for c in row.comparisons if situation.holds(c)]
         gives = _range(row, found) if found else "–"
         word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
+        if situation.change and CHANGES not in lines:
+            lines.append(CHANGES)
         lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
     if not waiting:
         return _table(lines)
@@ -309,7 +319,9 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     scores = [score for c in comparisons for score in c.b.values()]
     failed, runs = sum(score is not None and score <= (row.experiment.chance or 0) for score in scores), len(scores)
     if failed and metric == "test_accuracy":
-        gives += f" ({failed} of {runs} runs without it failed)"
+        middles = sorted(median(c.a[seed] - c.b[seed] for seed in c.seeds) for c in comparisons)
+        pairs = " to ".join(dict.fromkeys(_bare(middle, metric) for middle in (middles[0], middles[-1])))
+        gives += f" (middle pairs {pairs}: {failed} of {runs} runs without it failed)"
     return gives
 
 
@@ -326,6 +338,8 @@ def table(rows: Sequence[Row]) -> str:
         lines.append((f"**{claim}**", "" if own else NO_VERDICT, ""))
         for row in own:
             said = "the same" if row.quoted_word == row.word else _short(row.quoted_word)
+            if said == _short(row.word):
+                said += ", on other things"
             lines.append((f"[{row.title}](#{row.anchor})", f"**{_short(row.word)}**{_count(row)}", said))
     return _table(lines)
 

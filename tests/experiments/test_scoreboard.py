@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import median
 
 import nb as tool
 import nb_guards as guards
@@ -344,7 +345,9 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
     rows = {row.name: row for row in board}
     text, _, missing = scoreboard.answers(rows).partition("\n\n")
     lines = text.splitlines()[2:]
-    known = [s for s in scoreboard.SITUATIONS if rows[s.experiment].judged]
+    known = [s for s in sorted(scoreboard.SITUATIONS, key=lambda s: s.change) if rows[s.experiment].judged]
+    head = lines.index(f"| {' | '.join(scoreboard.CHANGES)} |")
+    assert [s.change for s in known] == [i >= head for i in range(len(known))] and lines.pop(head)
     for situation in scoreboard.SITUATIONS:
         row = rows[situation.experiment]
         if not row.judged:
@@ -360,8 +363,12 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
         assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
         failed = sum(b <= 0.1 for c in found for b in c.b.values()) if row.experiment.metric == "test_accuracy" else 0
-        said = re.search(r"\((\d+) of (\d+) runs without it failed\)", line)
-        assert (said and (int(said[1]), int(said[2]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
+        said = re.search(r"\(middle pairs (.*): (\d+) of (\d+) runs without it failed\)", line)
+        assert (said and (int(said[2]), int(said[3]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
+        if said:
+            middles = [100 * median([c.a[s] - c.b[s] for s in c.seeds]) for c in found]
+            ends = [float(x.replace("−", "-")) for x in said[1].split(" to ")]
+            assert [ends[0], ends[-1]] == pytest.approx([min(middles), max(middles)], abs=0.006)
 
 
 def test_the_size_that_a_source_names_is_counted(board):
