@@ -71,6 +71,9 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
         "regularized_calibration": "A regularizer of confidence",
         "noise_helps": "The noise of the statistics helps",
         "need_for_dropout": "Less need for dropout",
+        "conv_regularization": "A regularizer of convolutional networks",
+        "conv_regularized_loss": "The loss of convolutional networks",
+        "conv_regularized_calibration": "The confidence of convolutional networks",
     },
     "It belongs before the activation.": {
         "placement": "Before the activation",
@@ -93,9 +96,6 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
 WAITING = (  # experiments whose runs are under way, and which no page reads before they are there
     "conv_order",
     "conv_dropout_order",
-    "conv_regularization",
-    "conv_regularized_loss",
-    "conv_regularized_calibration",
 )
 NO_VERDICT = "no verdict yet"
 
@@ -161,6 +161,12 @@ SITUATIONS = (
     Situation("the same with all 50,000 images", "full_size", lambda c: True),
     Situation("256 or 1,024 images", "regularization", lambda c: True),
     Situation("256 images, its loss", "regularized_loss", _level(256)),
+    Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
+    Situation(
+        "the same, its loss, no other regularizer",
+        "conv_regularized_loss",
+        lambda c: c.levels == ("no other regularizer", "none"),
+    ),
     Situation(
         "group norm instead of it, 2 images in a batch",
         "small_batches",
