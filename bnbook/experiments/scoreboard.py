@@ -449,7 +449,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 LINE = 0.116  # inches
 GAP = 0.5  # lines, below a claim
-MANY = 8  # conditions of one claim; of more, those that are negligible share a line
+MANY = 8  # conditions of one claim; of more, those that are too small to matter share a line for each outcome
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
@@ -463,8 +463,9 @@ STYLES = {  # marker and colour of an outcome
 def forest(rows: Sequence[Row]) -> Figure:
     """Every condition by its name, with its effect and 95 % interval; a panel for each unit.
 
-    Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are negligible
-    share a line that holds all their intervals. Rows that have no verdict yet are left out.
+    Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are too small
+    to matter share a line, one for each outcome, that holds all their intervals. Rows that have no verdict yet are left
+    out.
     """
     import matplotlib.pyplot as plt
     from matplotlib.transforms import blended_transform_factory
@@ -481,24 +482,33 @@ def forest(rows: Sequence[Row]) -> Figure:
         len(panels), 1, figsize=(7.5, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
     )
     for ax, group in zip(axes[:, 0], panels, strict=True):
-        y, ticks = 0, []
+        y, ticks, drawn = 0, [], []
         for row in group:
             y += 1
             title = ax.text(
                 0.01,
                 y - 0.2,
-                f"{row.title}: {row.word}",
+                f"{row.title}: {_short(row.word)}",
                 transform=blended_transform_factory(picture.transFigure, ax.transData),
                 size=8.5,
                 weight="bold",
                 va="center",
             )
             title.set_in_layout(False)  # it may reach over the axes, which would else be made narrow for it
+            ax.fill_betweenx([y + 0.5, y + 0.5 + len(_shown(row))], *_band(row), color="#e9e9e9", lw=0, zorder=0)
             for together in _shown(row):
                 y += 1
-                _line(ax, y, row, together)
-                ticks.append((y, together[0].name if len(together) == 1 else f"{len(together)} others, {NEGLIGIBLE}"))
+                drawn.append((y, row, together))
+                ticks.append(
+                    (
+                        y,
+                        together[0].name
+                        if len(together) == 1
+                        else f"{len(together)} others, {_outcome(row, together)}",
+                    )
+                )
             y += GAP
+        _lines(ax, drawn)
         ax.set_ylim(y, 0)
         ax.set_yticks(*zip(*ticks, strict=True), fontsize=7.2)
         _scale(ax, _unit(group[0].experiment))
@@ -508,32 +518,53 @@ def forest(rows: Sequence[Row]) -> Figure:
     return picture
 
 
+def _outcome(row: Row, together: Sequence[Comparison]) -> str:
+    return row.judged.outcomes.get(together[0].name, OPEN)
+
+
 def _shown(row: Row) -> list[list[Comparison]]:
     """The conditions of a claim by the line of the picture that they stand on."""
-    small = [c for c in row.comparisons if row.judged.outcomes.get(c.name) == NEGLIGIBLE]
-    if len(row.comparisons) <= MANY or len(small) < 2:
+    if len(row.comparisons) <= MANY:
         return [[c] for c in row.comparisons]
-    return [*([c] for c in row.comparisons if c not in small), small]
+    small = [[c for c in row.comparisons if _outcome(row, [c]) == outcome] for outcome in (SMALLER, NEGLIGIBLE)]
+    small = [together for together in small if len(together) > 1]
+    return [*([c] for c in row.comparisons if not any(c in together for together in small)), *small]
 
 
-def _line(ax: Axes, y: float, row: Row, together: Sequence[Comparison]) -> None:
-    """Conditions: the band of δ, the interval, of a single one the mean, and the effect in numbers at the right."""
+def _band(row: Row) -> tuple[float, float]:
+    """From −δ to δ, in the unit of the axis."""
+    delta = row.experiment.delta * (100 if row.experiment.metric.endswith("accuracy") else 1)
+    return -delta, delta
+
+
+def _lines(ax: Axes, drawn: Sequence[tuple[float, Row, Sequence[Comparison]]]) -> None:
+    """Intervals, the means of conditions that stand alone, and the effects in numbers at the right.
+
+    All of one outcome are drawn at once: hundreds of paths of their own would make the picture twice as heavy.
+    """
     from .. import plotting
 
-    metric, found = together[0].metric, [c.difference for c in together]
-    unit = 100 if metric.endswith("accuracy") else 1
-    ax.barh(y, 2 * unit * row.experiment.delta, 0.8, -unit * row.experiment.delta, color="#e9e9e9", zorder=0)
-    if any(d is None or d.low is None for d in found):
-        return
-    marker, color = STYLES[row.judged.outcomes[together[0].name]]
-    color = getattr(plotting, color)
-    low, high = min(d.low for d in found), max(d.high for d in found)
-    ax.plot([unit * low, unit * high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
-    said = interval(low, high, metric)
-    if len(found) == 1:
-        ax.plot(unit * found[0].mean, y, marker, ms=4, color=color)
-        said = f"{_bare(found[0].mean, metric)} {said}"
-    ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+    by_outcome: dict[str, list[tuple[float, float, float, float | None]]] = {}
+    for y, row, together in drawn:
+        metric, found = together[0].metric, [c.difference for c in together]
+        if any(d is None or d.low is None for d in found):
+            continue
+        unit = 100 if metric.endswith("accuracy") else 1
+        low, high = min(d.low for d in found), max(d.high for d in found)
+        mean = unit * found[0].mean if len(found) == 1 else None
+        by_outcome.setdefault(_outcome(row, together), []).append((y, unit * low, unit * high, mean))
+        said = interval(low, high, metric)
+        if mean is not None:
+            said = f"{_bare(found[0].mean, metric)} {said}"
+        ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+    for outcome, lines in by_outcome.items():
+        marker, color = STYLES[outcome]
+        color = getattr(plotting, color)
+        at, lows, highs, _ = zip(*lines, strict=True)
+        ax.hlines(at, lows, highs, color=color, lw=1.5)
+        single = [(mean, y) for y, _, _, mean in lines if mean is not None]
+        if single:
+            ax.plot(*zip(*single, strict=True), marker, ls="", ms=4, color=color)
 
 
 POINTS, FACTOR = "points of accuracy", "as a factor"

@@ -25,7 +25,7 @@ CLAIM, SOURCE = landscape.CLAIM, landscape.SOURCE
 FOLKLORE = "It makes the loss of convolutional networks smoother."
 CHAPTER, ROWS = 17, "conv_why"
 METRIC, EFFECT, DELTA = landscape.METRIC, "times less change along the gradient", landscape.DELTA
-NEEDS_MORE, SCOPE = landscape.NEEDS_MORE, landscape.SCOPE
+NEEDS_MORE = landscape.NEEDS_MORE
 FACTOR = "the measure", "the rates"
 
 MEASURES = {"loss_range": "range of the loss", "gradient_change": "change of gradient", "beta": "curvature"}

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 QUESTION = "Is the loss smoother along a step of gradient descent with batch normalization than without?"
 CLAIM = (
     "Instead, we uncover a more fundamental impact of BatchNorm on the training process: it makes the optimization"
-    " landscape significantly smoother. This smoothness induces a more predictive and stable behavior of the gradients,"
-    " allowing for faster training."
+    " landscape significantly smoother."
 )
 SOURCE = "santurkar2018how"
 FOLKLORE = "It works because it makes the loss smoother."
@@ -45,7 +44,6 @@ METRIC = "smoothness_in_decades"
 EFFECT = "times less curvature along the step"
 DELTA = COST.delta
 NEEDS_MORE = True  # "significantly smoother"
-SCOPE = "its first sentence; that this makes training faster was not measured"
 CHANCE = None
 FACTOR = "the initialization", "what is held equal"
 
