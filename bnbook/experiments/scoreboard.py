@@ -327,7 +327,7 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     if failed and metric == "test_accuracy":
         middles = sorted(median(c.a[seed] - c.b[seed] for seed in c.seeds) for c in comparisons)
         pairs = " to ".join(dict.fromkeys(_bare(middle, metric) for middle in (middles[0], middles[-1])))
-        gives += f" (middle pairs {pairs}: {failed} of {runs} runs without it failed)"
+        gives += f" (middle pairs {pairs}; {failed} of {runs} without it failed)"
     return gives
 
 

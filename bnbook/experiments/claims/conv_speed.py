@@ -36,7 +36,7 @@ STEPS = BUDGETS[-1]
 METRIC, DELTA = "test_accuracy", POINTS.delta
 NEEDS_MORE = True  # "by a significant margin"
 SCOPE = "SGD with momentum, against the same network without normalization"
-FACTOR = "the network", "the optimizer", "what it is compared with"
+FACTOR = "the network", "the optimizer", "the opponent"
 
 NETWORKS = ("VGG-6", "ResNet-8")
 NORMS = {"batch": "batch normalization", "none": "no normalization", "group": "group normalization"}
