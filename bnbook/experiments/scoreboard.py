@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
@@ -70,6 +71,9 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
         "regularized_calibration": "A regularizer of confidence",
         "noise_helps": "The noise of the statistics helps",
         "need_for_dropout": "Less need for dropout",
+        "conv_regularization": "A regularizer of convolutional networks",
+        "conv_regularized_loss": "The loss of convolutional networks",
+        "conv_regularized_calibration": "The confidence of convolutional networks",
     },
     "It belongs before the activation.": {
         "placement": "Before the activation",
@@ -78,9 +82,11 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
     "It works because it reduces internal covariate shift.": {
         "covariate_shift": "Less internal covariate shift",
         "noise": "Stable distributions are the reason",
+        "conv_why": "Stable distributions in convolutional networks",
     },
     "It works because it makes the loss smoother.": {
         "landscape": "A smoother loss",
+        "conv_smoothness": "A smoother loss of convolutional networks",
     },
     "It fails in small batches.": {
         "small_batches": "Better without the batch",
@@ -90,21 +96,20 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
 WAITING = (  # experiments whose runs are under way, and which no page reads before they are there
     "conv_order",
     "conv_dropout_order",
-    "conv_regularization",
-    "conv_regularized_loss",
-    "conv_regularized_calibration",
-    "conv_why",
-    "conv_smoothness",
 )
 NO_VERDICT = "no verdict yet"
 
 
 class Situation(NamedTuple):
-    """A row of the first table: what somebody has, and the conditions that answer for it."""
+    """A row of the first table: what somebody has, or changes, and the conditions that answer for it."""
 
     words: str
     experiment: str
     holds: Callable[[Comparison], bool]
+    change: bool = False  # another network with batch normalization, or another normalization, is asked about
+
+
+CHANGES = "**you change**", "**the change gives**", ""  # the head of the rows that say so
 
 
 def _level(*values: object) -> Callable[[Comparison], bool]:
@@ -114,60 +119,67 @@ def _level(*values: object) -> Callable[[Comparison], bool]:
 
 SITUATIONS = (
     Situation(
-        "a ResNet of 8 layers, momentum, batch 128",
+        "a ResNet of 8 layers, momentum, batch 128, 5 epochs",
         "conv_depth",
         lambda c: c.levels[0] == 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a ResNet of 20 or 56 layers, the same",
+        "the same, 10 epochs, momentum or Adam",
+        "conv_speed",
+        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
+    ),
+    Situation(
+        "a VGG of 6 layers, the same",
+        "conv_speed",
+        lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
+    ),
+    Situation("these two, their updates", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation("these two, the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
+    Situation(
+        "a ResNet of 20 or 56 layers, momentum, 5 epochs",
         "conv_depth",
         lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a ResNet with SkipInit, Fixup or group norm",
+        "a ResNet, against SkipInit, Fixup or group norm",
         "conv_depth",
         lambda c: not str(c.levels[1]).startswith("no BN"),
     ),
-    Situation(
-        "a VGG or ResNet, its accuracy in the end",
-        "conv_speed",
-        lambda c: c.levels[2] == "none",
-    ),
-    Situation("a VGG or ResNet, its updates", "conv_faster", lambda c: c.levels[2] == "none"),
-    Situation("a VGG or ResNet, its highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
     Situation(
         "weights 10–100 times too small or 3–10 times too large",
         "init_scale",
         _level("He × 0.01", "He × 0.1", "He × 3.16", "He × 10"),
     ),
     Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
-    Situation("a plain network of 40 layers, default weights", "depth", _level("plain network, default weights")),
-    Situation("a plain network of 40 layers, He weights", "depth", _level("plain network, He weights")),
-    Situation("a residual network of 40 fully connected layers", "depth", _level("residual")),
-    Situation("a small CNN, momentum or Adam, its updates", "faster", _level("SGD, momentum 0.9", "Adam")),
-    Situation("the same, its accuracy in the end", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
-    Situation("a small CNN, plain SGD, its updates", "faster", _level("SGD")),
-    Situation("the same, its accuracy in the end", "learning_rate", _level("SGD")),
+    Situation("40 plain layers, default weights", "depth", _level("plain network, default weights")),
+    Situation("40 plain layers, He weights", "depth", _level("plain network, He weights")),
+    Situation("40 residual layers, no convolutions", "depth", _level("residual")),
+    Situation("a small CNN, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
+    Situation("the same, its accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
+    Situation("a small CNN, plain SGD: updates", "faster", _level("SGD")),
+    Situation("the same, its accuracy", "learning_rate", _level("SGD")),
     Situation("the same with all 50,000 images", "full_size", lambda c: True),
     Situation("256 or 1,024 images", "regularization", lambda c: True),
-    Situation("256 images, its loss", "regularized_loss", _level(256)),
+    Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
+    Situation(
+        "the same, its loss, no other regularizer",
+        "conv_regularized_loss",
+        lambda c: c.levels == ("no other regularizer", "none"),
+    ),
     Situation(
         "group norm instead of it, 2 images in a batch",
         "small_batches",
         lambda c: c.levels == (2, "group"),
+        change=True,
     ),
     Situation(
-        "group norm instead of it, 4 images in a batch",
+        "group norm instead of it, 4 to 128 images",
         "small_batches",
-        lambda c: c.levels == (4, "group"),
+        lambda c: c.levels[0] >= 4 and c.levels[1] == "group",
+        change=True,
     ),
-    Situation(
-        "group norm instead of it, 8 to 128 images",
-        "small_batches",
-        lambda c: c.levels[0] >= 8 and c.levels[1] == "group",
-    ),
-    Situation("it before ReLU instead of behind", "placement", _level("relu")),
-    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh")),
+    Situation("it before ReLU instead of behind", "placement", _level("relu"), change=True),
+    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh"), change=True),
 )
 
 
@@ -274,7 +286,7 @@ def answers(rows: Mapping[str, Row]) -> str:
     """
     lines = [("you have", "batch normalization gives", "which is")]
     waiting = []
-    for situation in SITUATIONS:
+    for situation in sorted(SITUATIONS, key=lambda situation: situation.change):
         row = rows[situation.experiment]
         if row.judged is None:
             waiting.append(f"[{row.title}](#{row.anchor}){_count(row)}")
@@ -282,6 +294,8 @@ def answers(rows: Mapping[str, Row]) -> str:
         found = [c for c in row.comparisons if situation.holds(c)]
         gives = _range(row, found) if found else "–"
         word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
+        if situation.change and CHANGES not in lines:
+            lines.append(CHANGES)
         lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
     if not waiting:
         return _table(lines)
@@ -301,9 +315,12 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     low, high = min(d.low for d in found), max(d.high for d in found)
     ends = " to ".join(dict.fromkeys([means[0], means[-1]]))
     gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
-    failed, runs = sum(c.diverged[1] for c in comparisons), sum(len(c.b) for c in comparisons)
+    scores = [score for c in comparisons for score in c.b.values()]
+    failed, runs = sum(score is not None and score <= (row.experiment.chance or 0) for score in scores), len(scores)
     if failed and metric == "test_accuracy":
-        gives += f" ({failed} of {runs} runs without it failed)"
+        middles = sorted(median(c.a[seed] - c.b[seed] for seed in c.seeds) for c in comparisons)
+        pairs = " to ".join(dict.fromkeys(_bare(middle, metric) for middle in (middles[0], middles[-1])))
+        gives += f" (middle pairs {pairs}; {failed} of {runs} without it failed)"
     return gives
 
 
@@ -313,16 +330,22 @@ def _bare(value: float, metric: str) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The list of chapter 1 with the rows that answer each line, and both their verdicts."""
-    lines = [("claim, as in chapter 1", "measured as", "as it is repeated", "as its source says it")]
+    """The list of chapter 1, each claim with the rows that answer it, and both their verdicts in short."""
+    lines = [("claim of chapter 1, and how it is measured", "as it is repeated", "as its source says it")]
     for claim in CLAIMS:
-        for i, row in enumerate(row for row in rows if row.line == claim):
-            said = "the same" if row.quoted_word == row.word else row.quoted_word
-            title = f"[{row.title}](#{row.anchor})"
-            lines.append((claim if i == 0 else "", title, f"**{row.word}**{_count(row)}", said))
-        if not any(row.line == claim for row in rows):
-            lines.append((claim, "not measured yet", NO_VERDICT, ""))
+        own = [row for row in rows if row.line == claim]
+        lines.append((f"**{claim}**", "" if own else NO_VERDICT, ""))
+        for row in own:
+            said = "the same" if row.quoted_word == row.word else _short(row.quoted_word)
+            if said == _short(row.word):
+                said += ", on other things"
+            lines.append((f"[{row.title}](#{row.anchor})", f"**{_short(row.word)}**{_count(row)}", said))
     return _table(lines)
+
+
+def _short(word: str) -> str:
+    """A verdict without what it depends on."""
+    return word.partition(" on ")[0]
 
 
 def policy_table() -> str:
@@ -419,7 +442,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 LINE = 0.116  # inches
 GAP = 0.5  # lines, below a claim
-MANY = 12  # conditions of one claim; of more, those that are negligible share a line
+MANY = 8  # conditions of one claim; of more, those that are too small to matter share a line for each outcome
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
     DIRECTION: ("^", "SKY"),
@@ -433,8 +456,9 @@ STYLES = {  # marker and colour of an outcome
 def forest(rows: Sequence[Row]) -> Figure:
     """Every condition by its name, with its effect and 95 % interval; a panel for each unit.
 
-    Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are negligible
-    share a line that holds all their intervals. Rows that have no verdict yet are left out.
+    Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are too small
+    to matter share a line, one for each outcome, that holds all their intervals. Rows that have no verdict yet are left
+    out.
     """
     import matplotlib.pyplot as plt
     from matplotlib.transforms import blended_transform_factory
@@ -451,24 +475,33 @@ def forest(rows: Sequence[Row]) -> Figure:
         len(panels), 1, figsize=(7.5, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
     )
     for ax, group in zip(axes[:, 0], panels, strict=True):
-        y, ticks = 0, []
+        y, ticks, drawn = 0, [], []
         for row in group:
             y += 1
             title = ax.text(
                 0.01,
                 y - 0.2,
-                f"{row.title}: {row.word}",
+                f"{row.title}: {_short(row.word)}",
                 transform=blended_transform_factory(picture.transFigure, ax.transData),
                 size=8.5,
                 weight="bold",
                 va="center",
             )
             title.set_in_layout(False)  # it may reach over the axes, which would else be made narrow for it
+            ax.fill_betweenx([y + 0.5, y + 0.5 + len(_shown(row))], *_band(row), color="#e9e9e9", lw=0, zorder=0)
             for together in _shown(row):
                 y += 1
-                _line(ax, y, row, together)
-                ticks.append((y, together[0].name if len(together) == 1 else f"{len(together)} others, {NEGLIGIBLE}"))
+                drawn.append((y, row, together))
+                ticks.append(
+                    (
+                        y,
+                        together[0].name
+                        if len(together) == 1
+                        else f"{len(together)} others, {_outcome(row, together)}",
+                    )
+                )
             y += GAP
+        _lines(ax, drawn)
         ax.set_ylim(y, 0)
         ax.set_yticks(*zip(*ticks, strict=True), fontsize=7.2)
         _scale(ax, _unit(group[0].experiment))
@@ -478,32 +511,53 @@ def forest(rows: Sequence[Row]) -> Figure:
     return picture
 
 
+def _outcome(row: Row, together: Sequence[Comparison]) -> str:
+    return row.judged.outcomes.get(together[0].name, OPEN)
+
+
 def _shown(row: Row) -> list[list[Comparison]]:
     """The conditions of a claim by the line of the picture that they stand on."""
-    small = [c for c in row.comparisons if row.judged.outcomes.get(c.name) == NEGLIGIBLE]
-    if len(row.comparisons) <= MANY or len(small) < 2:
+    if len(row.comparisons) <= MANY:
         return [[c] for c in row.comparisons]
-    return [*([c] for c in row.comparisons if c not in small), small]
+    small = [[c for c in row.comparisons if _outcome(row, [c]) == outcome] for outcome in (SMALLER, NEGLIGIBLE)]
+    small = [together for together in small if len(together) > 1]
+    return [*([c] for c in row.comparisons if not any(c in together for together in small)), *small]
 
 
-def _line(ax: Axes, y: float, row: Row, together: Sequence[Comparison]) -> None:
-    """Conditions: the band of δ, the interval, of a single one the mean, and the effect in numbers at the right."""
+def _band(row: Row) -> tuple[float, float]:
+    """From −δ to δ, in the unit of the axis."""
+    delta = row.experiment.delta * (100 if row.experiment.metric.endswith("accuracy") else 1)
+    return -delta, delta
+
+
+def _lines(ax: Axes, drawn: Sequence[tuple[float, Row, Sequence[Comparison]]]) -> None:
+    """Intervals, the means of conditions that stand alone, and the effects in numbers at the right.
+
+    All of one outcome are drawn at once: hundreds of paths of their own would make the picture twice as heavy.
+    """
     from .. import plotting
 
-    metric, found = together[0].metric, [c.difference for c in together]
-    unit = 100 if metric.endswith("accuracy") else 1
-    ax.barh(y, 2 * unit * row.experiment.delta, 0.8, -unit * row.experiment.delta, color="#e9e9e9", zorder=0)
-    if any(d is None or d.low is None for d in found):
-        return
-    marker, color = STYLES[row.judged.outcomes[together[0].name]]
-    color = getattr(plotting, color)
-    low, high = min(d.low for d in found), max(d.high for d in found)
-    ax.plot([unit * low, unit * high], [y, y], color=color, lw=1.5, solid_capstyle="butt")
-    said = interval(low, high, metric)
-    if len(found) == 1:
-        ax.plot(unit * found[0].mean, y, marker, ms=4, color=color)
-        said = f"{_bare(found[0].mean, metric)} {said}"
-    ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+    by_outcome: dict[str, list[tuple[float, float, float, float | None]]] = {}
+    for y, row, together in drawn:
+        metric, found = together[0].metric, [c.difference for c in together]
+        if any(d is None or d.low is None for d in found):
+            continue
+        unit = 100 if metric.endswith("accuracy") else 1
+        low, high = min(d.low for d in found), max(d.high for d in found)
+        mean = unit * found[0].mean if len(found) == 1 else None
+        by_outcome.setdefault(_outcome(row, together), []).append((y, unit * low, unit * high, mean))
+        said = interval(low, high, metric)
+        if mean is not None:
+            said = f"{_bare(found[0].mean, metric)} {said}"
+        ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+    for outcome, lines in by_outcome.items():
+        marker, color = STYLES[outcome]
+        color = getattr(plotting, color)
+        at, lows, highs, _ = zip(*lines, strict=True)
+        ax.hlines(at, lows, highs, color=color, lw=1.5)
+        single = [(mean, y) for y, _, _, mean in lines if mean is not None]
+        if single:
+            ax.plot(*zip(*single, strict=True), marker, ls="", ms=4, color=color)
 
 
 POINTS, FACTOR = "points of accuracy", "as a factor"

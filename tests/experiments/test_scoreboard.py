@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import median
 
 import nb as tool
 import nb_guards as guards
@@ -137,7 +138,7 @@ def tampered(page: NotebookNode, old: str, new: str) -> NotebookNode:
         ('rows[\\"faster\\"]', 'rows[\\"depth\\"]', "faster: the claim is not quoted"),
         ("**Larger studies.**", "**Larger studies**", "faster: nothing is cited"),
         ("- **Would change it**", "- **Would be nice**", "depth: the points are"),
-        ("| measured as |", "| experiment |", "the stored table"),
+        ("| as it is repeated |", "| as it is |", "the stored table"),
         ("| you have |", "| I have |", "the stored answers"),
         ("Of all conditions: ", "Of some conditions: ", "the stored many"),
         ("half a point, 50 of", "half a point, 51 of", "the stored policy_table"),
@@ -236,7 +237,7 @@ def test_an_experiment_without_a_line_is_named(monkeypatch):
 
 def test_a_line_without_experiments_is_in_the_table(monkeypatch):
     monkeypatch.setattr(scoreboard, "CLAIMS", {"It does the laundry.": {}})
-    assert scoreboard.table([]).splitlines()[-1] == "| It does the laundry. | not measured yet | no verdict yet |  |"
+    assert scoreboard.table([]).splitlines()[-1] == "| **It does the laundry.** | no verdict yet |  |"
 
 
 # The picture
@@ -261,6 +262,7 @@ def conditions(delta: float, metric: str = "test_accuracy") -> list[Comparison]:
 @pytest.mark.parametrize(("name", "unit"), [("depth", 100), ("gradients", 1)])
 def test_the_forest_shows_every_condition_by_name_in_plain_units(name, unit):
     import matplotlib.pyplot as plt
+    from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.colors import to_hex
 
     from bnbook import plotting
@@ -278,24 +280,26 @@ def test_the_forest_shows_every_condition_by_name_in_plain_units(name, unit):
         (ax,) = figure.axes
         assert [label.get_text() for label in ax.get_yticklabels()] == [c.name for c in made]
         dots = {
-            round(float(line.get_xdata()[0]) / delta, 6): (line.get_marker(), to_hex(line.get_color()))
+            round(float(x) / delta, 6): (line.get_marker(), to_hex(line.get_color()))
             for line in ax.lines
-            if len(line.get_xdata()) == 1
+            if line.get_linestyle() == "None"
+            for x in line.get_xdata()
         }
         assert dots == {
             3.0: ("o", plotting.GREEN.lower()),
             -2.0: ("s", plotting.PURPLE.lower()),
             0.0: ("D", plotting.GREY.lower()),
         }
-        bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_solid_capstyle() == "butt"]
+        bars = [bar for lines in ax.collections if isinstance(lines, LineCollection) for bar in lines.get_segments()]
+        bars.sort(key=lambda bar: bar[0][1])  # by the line that they stand on
         for bar, comparison in zip(bars, made, strict=False):
-            low, high = (float(value) / unit for value in bar.get_xdata())
+            low, high = (float(x) / unit for x, _ in bar)
             assert (low, high) == pytest.approx((comparison.difference.low, comparison.difference.high))
         assert len(bars) == 3
-        bands = {(round(patch.get_x(), 9), round(patch.get_width(), 9)) for patch in ax.patches}
-        assert bands == {(round(-delta, 9), round(2 * delta, 9))} and len(ax.patches) == 4
+        (band,) = (lines.get_datalim(ax.transData) for lines in ax.collections if isinstance(lines, PolyCollection))
+        assert (band.x0, band.x1, band.height) == pytest.approx((-delta, delta, 4))
         words = [text.get_text() for text in ax.texts]
-        assert words[0] == f"{row.title}: {judged.word}" and len(words) == 4
+        assert words[0] == f"{row.title}: {judged.word.partition(' on ')[0]}" and len(words) == 4
         assert words[1].startswith("+1.50 [" if unit == 100 else "32 [")
     finally:
         plt.close(figure)
@@ -314,15 +318,17 @@ def test_every_unit_has_a_panel(board):
         assert [ax.get_xlabel() for ax in figure.axes] == list(shown) and len(shown) == 4
         for ax in figure.axes:
             of_unit = []
-            for row in (row for row in board if units[row.name] == ax.get_xlabel()):
-                small = [c.name for c in row.comparisons if row.judged.outcomes[c.name] == "negligible"]
-                folded = small if len(row.comparisons) > 12 and len(small) > 1 else []
-                of_unit += [c.name for c in row.comparisons if c.name not in folded]
-                of_unit += [f"{len(folded)} others, negligible"] if folded else []
+            for row in (row for row in board if row.judged and units[row.name] == ax.get_xlabel()):
+                names, outcomes = [c.name for c in row.comparisons], row.judged.outcomes
+                for outcome in ("smaller than claimed", "negligible"):
+                    small = [name for name in names if outcomes.get(name) == outcome]
+                    if len(row.comparisons) > 8 and len(small) > 1:
+                        names = [*(n for n in names if n not in small), f"{len(small)} others, {outcome}"]
+                of_unit += names
             assert [label.get_text() for label in ax.get_yticklabels()] == of_unit
             assert any("others" in name for name in of_unit) == (ax.get_xlabel() == "points of accuracy")
             low, high = ax.get_xlim()
-            ends = [x for line in ax.lines for x in line.get_xdata()]
+            ends = [x for lines in ax.collections for path in lines.get_paths() for x in path.vertices[:, 0]]
             assert low < min(ends) and max(ends) < high
     finally:
         plt.close(figure)
@@ -344,7 +350,9 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
     rows = {row.name: row for row in board}
     text, _, missing = scoreboard.answers(rows).partition("\n\n")
     lines = text.splitlines()[2:]
-    known = [s for s in scoreboard.SITUATIONS if rows[s.experiment].judged]
+    known = [s for s in sorted(scoreboard.SITUATIONS, key=lambda s: s.change) if rows[s.experiment].judged]
+    head = lines.index(f"| {' | '.join(scoreboard.CHANGES)} |")
+    assert [s.change for s in known] == [i >= head for i in range(len(known))] and lines.pop(head)
     for situation in scoreboard.SITUATIONS:
         row = rows[situation.experiment]
         if not row.judged:
@@ -359,9 +367,13 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         expected = [unit(m) for m in (means[0], means[-1])]
         assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
         assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
-        failed = sum(c.diverged[1] for c in found) if row.experiment.metric == "test_accuracy" else 0
-        said = re.search(r"\((\d+) of (\d+) runs without it failed\)", line)
-        assert (said and (int(said[1]), int(said[2]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
+        failed = sum(b <= 0.1 for c in found for b in c.b.values()) if row.experiment.metric == "test_accuracy" else 0
+        said = re.search(r"\(middle pairs (.*); (\d+) of (\d+) without it failed\)", line)
+        assert (said and (int(said[2]), int(said[3]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
+        if said:
+            middles = [100 * median([c.a[s] - c.b[s] for s in c.seeds]) for c in found]
+            ends = [float(x.replace("−", "-")) for x in said[1].split(" to ")]
+            assert [ends[0], ends[-1]] == pytest.approx([min(middles), max(middles)], abs=0.006)
 
 
 def test_the_size_that_a_source_names_is_counted(board):

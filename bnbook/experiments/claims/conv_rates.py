@@ -33,7 +33,7 @@ NETWORK = "six convolutions as VGG, width 16, and a residual network of 8 layers
 BATCH_SIZE, STEPS = 128, 195  # two and a half epochs of 78 updates
 EFFECT, DELTA, SIZE, NEEDS_MORE = higher_rates.EFFECT, higher_rates.DELTA, higher_rates.SIZE, higher_rates.NEEDS_MORE
 SCOPE = "against the same network without normalization"
-FACTOR = "the network", "what it is compared with"
+FACTOR = "the network", "the opponent"
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 

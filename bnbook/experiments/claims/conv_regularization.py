@@ -31,7 +31,7 @@ NETWORK = "six convolutions as VGG, width 16"
 IMAGES, BATCH_SIZE, STEPS = 1024, 128, 320  # forty epochs of 8 updates
 METRIC, DELTA = "test_accuracy", POINTS.delta
 SCOPE = "against the network without normalization, with no other regularizer"
-FACTOR = "what stands beside it", "what it is compared with"
+FACTOR = "what stands beside it", "the opponent"
 
 NORMS = {"batch": "batch normalization", "none": "no normalization", "group": "group normalization"}
 RATES = {"batch": (0.03, 0.1, 0.3, 1.0), "none": (0.01, 0.03, 0.1, 0.3), "group": (0.01, 0.03, 0.1, 0.3)}

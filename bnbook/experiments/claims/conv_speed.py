@@ -36,7 +36,7 @@ STEPS = BUDGETS[-1]
 METRIC, DELTA = "test_accuracy", POINTS.delta
 NEEDS_MORE = True  # "by a significant margin"
 SCOPE = "SGD with momentum, against the same network without normalization"
-FACTOR = "the network", "the optimizer", "what it is compared with"
+FACTOR = "the network", "the optimizer", "the opponent"
 
 NETWORKS = ("VGG-6", "ResNet-8")
 NORMS = {"batch": "batch normalization", "none": "no normalization", "group": "group normalization"}
@@ -139,7 +139,12 @@ def in_scope(comparison: Comparison) -> bool:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Validation accuracy over the number of updates, each point a training of its own; dots are seeds."""
+    """Validation accuracy over the number of updates, each point a training of its own; dots are seeds, lines medians.
+
+    What is below 0.6 lies below the frame.
+    """
+    from statistics import median
+
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -161,10 +166,10 @@ def figure(rows: list[dict]) -> Figure:
             scores = [
                 [row["val_accuracy"] for row in at_best_rate(rows, *place, norm, steps).rows] for steps in budgets(rows)
             ]
-            ax.plot(budgets(rows), [sum(s) / len(s) for s in scores], color=color, label=NORMS[norm])
+            ax.plot(budgets(rows), [median(s) for s in scores], color=color, label=NORMS[norm])
             for steps, values in zip(budgets(rows), scores, strict=True):
                 ax.plot([steps] * len(values), values, "o", color=color, ms=3, alpha=0.5)
-        ax.set(xscale="log", title=", ".join(place))
+        ax.set(xscale="log", title=", ".join(place), ylim=(0.6, 0.9))
         ax.set_xticks(budgets(rows), budgets(rows))
         ax.minorticks_off()
     for ax in axes[-1]:

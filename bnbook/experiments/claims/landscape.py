@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 QUESTION = "Is the loss smoother along a step of gradient descent with batch normalization than without?"
 CLAIM = (
     "Instead, we uncover a more fundamental impact of BatchNorm on the training process: it makes the optimization"
-    " landscape significantly smoother. This smoothness induces a more predictive and stable behavior of the gradients,"
-    " allowing for faster training."
+    " landscape significantly smoother."
 )
 SOURCE = "santurkar2018how"
 FOLKLORE = "It works because it makes the loss smoother."
@@ -53,6 +53,7 @@ PROBED = (*range(1, 31, 2), *range(33, 91, 6), *range(100, STEPS, 20), STEPS)  #
 ALONG = (0.5, 1.0, 2.0, 4.0)  # steps along the gradient, in units of the learning rate
 LEVELS = (1.1, 1.0, 0.9, 0.8, 0.7)  # training losses at which the arms are matched
 REFERENCE = 500  # training images whose activations and loss are followed
+PRODUCTS = (1.1, 1.4)  # of rate and curvature; between them both networks pass within the grid from either start
 
 MEASURES = ("loss", "loss_range", "gradient_change", "beta", "gradient_shift", "cosine", "distribution_shift", "turn")
 SAME_UPDATES, SAME_LOSS = "same updates", "same loss"
@@ -316,6 +317,39 @@ def smaller(
         diverged=tuple(sum(row["diverged"] for row in runs) for runs, _ in arms.values()),
         **more,
     )
+
+
+def at_equal_product(rows: Sequence[Mapping], product: float) -> list[Comparison]:
+    """By how many powers of ten the curvature ℓ is smaller with BN where rate times curvature is equal; no verdict.
+
+    Training tends to where ηℓ is of the size of two, so that at an equal rate the curvatures can hardly differ. So each
+    network and seed has the rate at which its ηℓ, the geometric mean over the second half of the updates, passes the
+    product; between two rates of the grid the logarithm is interpolated along theirs. There ℓ is the product over η.
+
+    Args:
+        product: ηℓ; a network that does not pass it from one rate to the next has no value.
+    """
+    found = []
+    for init in starts(rows):
+        arms: list[dict[int, float | None]] = []
+        for norm in NORMS.values():
+            curves: dict[int, list[tuple[float, float]]] = {}
+            for row in select(rows, init=init, norm=norm):
+                if not row["diverged"]:
+                    late = fmean(beta for beta, step in zip(row["beta"], PROBED, strict=True) if step > STEPS / 2)
+                    rate = log10(row["setting"]["lr"])
+                    curves.setdefault(row["seed"], []).append((rate, rate + late))
+            arms.append({seed: _passes(sorted(curve), log10(product)) for seed, curve in curves.items()})
+        found.append(Comparison(INITS[init], *arms, arms=tuple(NORMS), metric=METRIC))
+    return found
+
+
+def _passes(curve: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Where straight lines between the points, in order, first rise through a level."""
+    for (x, y), (next_x, next_y) in pairwise(curve):
+        if y <= level < next_y:
+            return x + (next_x - x) * (level - y) / (next_y - y)
+    return None
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -22,7 +22,7 @@ SOURCE = "ioffe2015batch"
 FOLKLORE = "With batch normalization you need no dropout."
 CHAPTER, ROWS = 15, "regularization"
 METRIC, DELTA = "test_accuracy", POINTS.delta
-FACTOR = "the number of training images", "the strength of dropout"
+FACTOR = "the number of images", "the strength of dropout"
 
 STRENGTHS = (0.2, 0.5)  # a weak dose, and the usual one
 

@@ -17,7 +17,7 @@ SOURCE = "ioffe2015batch"
 FOLKLORE = "The noise of the batch statistics is what regularizes."
 CHAPTER, ROWS = 15, "regularization"
 METRIC, DELTA = "test_accuracy", POINTS.delta
-FACTOR = "the number of training images"
+FACTOR = "the number of images"
 
 
 def comparisons(rows: list[dict]) -> list[Comparison]:

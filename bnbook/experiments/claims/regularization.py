@@ -41,7 +41,7 @@ DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels, drawn an
 NETWORK = "fully connected, 196-256-256-10, ReLU"
 BATCH_SIZE, STEPS = 128, 300
 METRIC, DELTA = "test_accuracy", POINTS.delta
-FACTOR = "the number of training images", "the initialization"
+FACTOR = "the number of images", "the initialization"
 
 IMAGES = (256, 1024)
 NORMS = {"with BN": "batch", "without BN": "none"}

@@ -154,7 +154,8 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
         parts.push(line("live-interval live-c1", at(low), y, at(high), y), circle("live-dot live-c1", at(mean), y, 6));
         parts.push(text("live-value", left, y - 12, name));
       });
-      const ticks = [[-delta, "−δ"], [0, "0"], [delta, "δ"]];
+      const factor = unit.startsWith("times"); // on a logarithmic axis
+      const ticks = [[-delta, factor ? "1/δ" : "−δ"], [0, factor ? "1" : "0"], [delta, "δ"]];
       for (const [v, words] of at(delta) - at(0) > 16 ? ticks : [ticks[1]]) parts.push(text("live-tick", at(v), bottom + 18, words, "middle"));
       parts.push(text("live-tick", right, bottom + 36, unit, "end"));
       return { height: bottom + 42, parts };

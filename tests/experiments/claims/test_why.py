@@ -418,6 +418,22 @@ def test_smaller_is_smoother_and_both_networks_have_the_rate_of_the_one_without(
         assert {row["setting"]["lr"] for runs, _ in L.choices(rows, "he", own) for row in runs} == rates
 
 
+def test_at_an_equal_product_the_curvatures_are_told_apart_that_an_equal_rate_holds_together():
+    """Up to two in both, ηℓ is 10 η with BN and 31.6 η without, and is passed at rates half a decade apart."""
+    rows = landscape_rows()
+    for row in rows:
+        slope = 1.0 if row["setting"]["norm"] == "batch" else 1.5
+        early = [9.0 for step in L.PROBED if step <= L.STEPS / 2]
+        late = min(log10(2) - log10(row["setting"]["lr"]), slope + 0.001 * row["seed"])
+        row |= {"beta": early + [late] * (len(L.PROBED) - len(early)), "diverged": row["setting"]["lr"] == 1.0}
+    for found in L.at_equal_product(rows, 0.9):
+        assert list(found.seeds) == list(SEEDS) and found.metric == L.METRIC
+        for seed in SEEDS:
+            assert found.b[seed] == pytest.approx(log10(0.9) - 1.5 - 0.001 * seed)
+            assert found.a[seed] - found.b[seed] == pytest.approx(0.5)
+    assert [found.difference for found in L.at_equal_product(rows, 5.0)] == [None, None]
+
+
 def test_a_level_that_is_not_reached_gives_no_verdict():
     rows = landscape_rows(beta=-1.5)
     for row in rows:
