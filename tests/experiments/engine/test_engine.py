@@ -246,12 +246,7 @@ def test_the_schema(tmp_path, change, message):
     assert found is message is None or message in found
 
 
-# A claim on the rows of one of these is under way, too; gpu_speed waits for a card.
-UNDER_WAY = (
-    "conv_order",
-    "full_size",
-    "gpu_speed",
-)
+UNDER_WAY = "full_size", "gpu_speed"  # which waits for a card; a claim on the rows of one of these is under way, too
 
 
 @pytest.mark.parametrize("name", experiments.names() + experiments.study_names())
@@ -265,8 +260,8 @@ def test_the_committed_results_are_whole(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["conv_order"])
-def test_a_run_of_those_without_rows_gives_a_row(monkeypatch, name):
+@pytest.mark.parametrize("name", ["conv_order", "conv_rates"])
+def test_a_run_gives_a_row(monkeypatch, name):
     """That `run` measures what the schema asks for is seen before a long run, not after it."""
     module = importlib.import_module(f"bnbook.experiments.claims.{name}")
     split = module.split
