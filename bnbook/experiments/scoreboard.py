@@ -553,7 +553,7 @@ def _lines(ax: Axes, drawn: Sequence[tuple[float, Row, Sequence[Comparison]]]) -
         low, high = min(d.low for d in found), max(d.high for d in found)
         mean = unit * found[0].mean if len(found) == 1 else None
         by_outcome.setdefault(_outcome(row, together), []).append((y, unit * low, unit * high, mean))
-        said = interval(low, high, metric)
+        said = interval(low, high, metric).replace("+", "")
         if mean is not None:
             said = f"{_bare(found[0].mean, metric)} {said}"
         ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")

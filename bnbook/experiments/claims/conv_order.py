@@ -98,7 +98,7 @@ def kinds(rows: Sequence[dict]) -> list[tuple[str, float, str]]:
 
 def words(network: str, dropout: float, dropout_at: str) -> str:
     """A condition in words."""
-    where = {"end": "at the end", "norm": "right before BN"}[dropout_at]
+    where = {"end": "at the end of the layer", "norm": "right before BN"}[dropout_at]
     return f"{network}, dropout {dropout:g} {where}" if dropout else f"{network}, no dropout"
 
 

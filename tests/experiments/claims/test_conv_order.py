@@ -56,7 +56,7 @@ def test_before_is_compared_with_after_in_every_condition():
     found = C.comparisons(made_up(with_dropout))
     assert [c.name for c in found][:3] == [
         "VGG-6, no dropout",
-        "VGG-6, dropout 0.2 at the end",
+        "VGG-6, dropout 0.2 at the end of the layer",
         "VGG-6, dropout 0.2 right before BN",
     ]
     assert len(found) == 10 and len({c.levels for c in found}) == 10

@@ -284,7 +284,7 @@ def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(name):
         assert not by_phase(rows, "confirm")
         return
     assert planned.seeds == plan.number_of_seeds(planned.pilots)
-    for comparison in claim.comparisons(by_phase(rows, "choose")):
+    for comparison in claim.comparisons(by_phase(experiment.of_planned_seeds(study, rows), "choose")):
         mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
         found = comparison.difference
         assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
