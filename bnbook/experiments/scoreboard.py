@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
-from .engine.experiment import BOOK, inventory
+from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
 from .engine.verdict import against
@@ -273,7 +273,8 @@ def row(name: str, results: str | Path = RESULTS) -> Row:
     planned = len(source.settings()) * source.seeds + (len(plan.settings) * plan.seeds if plan else 0)
     done = planned - len(found.missing)
     judged = judge(found.rows, name) if done == planned and (plan or not source.confirm) else None
-    comparisons = experiment.comparisons(found.rows) if judged and judged.outcomes else ()
+    rows = of_planned_seeds(source, found.rows)
+    comparisons = experiment.comparisons(rows) if judged and judged.outcomes else ()
     return Row(name, CLAIMS[line][name], line, experiment, done, planned, judged, tuple(comparisons))
 
 

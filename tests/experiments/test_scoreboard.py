@@ -215,6 +215,18 @@ def test_stale_rows_and_more_seeds_than_planned_do_not_count(results):
     assert row.done == (len(settings) - len(deep)) * 9 and row.judged is None
 
 
+def test_a_complete_row_does_not_read_some_runs_of_a_seed_that_was_not_planned(results):
+    """As those that another plan has left."""
+    expected = scoreboard.row("gradients", results)
+    file = results / "gradients.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open("a", encoding="utf-8") as rows:
+        rows.writelines(json.dumps(line | {"seed": 1000}) + "\n" for line in lines if line["seed"] == 0)
+    found = scoreboard.row("gradients", results)
+    assert found.judged == expected.judged and found.comparisons
+    assert [(c.a, c.b) for c in found.comparisons] == [(c.a, c.b) for c in expected.comparisons]
+
+
 @pytest.mark.parametrize("name", ON_THE_BOARD)
 def test_without_rows_there_is_no_verdict(tmp_path, name):
     row = scoreboard.row(name, tmp_path)

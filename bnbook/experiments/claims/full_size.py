@@ -1,8 +1,8 @@
 """Whether batch normalization gives a better network in the end at full size: all images, the whole CNN, more updates.
 
 The CNN of chapter 8 on 28x28 images, 50,000 to train on, 10,000 to choose the rate by, and the 10,000 test images;
-three times the epochs of chapter 10. Rates were chosen by runs on a card; all runs that confirm are made on the CPU, so
-that both networks of the verdict are of one kind of processor, and anybody can make them again.
+three times the epochs of chapter 10. Most runs that chose the rates were made on a card; all that confirm are made on
+the CPU, so that both networks of the verdict are of one kind of processor, and anybody can make them again.
 """
 
 from __future__ import annotations

@@ -152,7 +152,12 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
       shown.forEach(({ name, mean, low, high }, k) => {
         const y = 58 + k * row;
         parts.push(line("live-interval live-c1", at(low), y, at(high), y), circle("live-dot live-c1", at(mean), y, 6));
-        parts.push(text("live-value", left, y - 12, name));
+        const label = text("live-value", left, y - 12, name);
+        if (7.5 * name.length > right - left) { // else it would leave a phone
+          label.setAttribute("textLength", right - left);
+          label.setAttribute("lengthAdjust", "spacingAndGlyphs");
+        }
+        parts.push(label);
       });
       const factor = unit.startsWith("times"); // on a logarithmic axis
       const ticks = [[-delta, factor ? "1/δ" : "−δ"], [0, factor ? "1" : "0"], [delta, "δ"]];
