@@ -153,7 +153,7 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
         const y = 58 + k * row;
         parts.push(line("live-interval live-c1", at(low), y, at(high), y), circle("live-dot live-c1", at(mean), y, 6));
         const label = text("live-value", left, y - 12, name);
-        if (7.5 * name.length > right - left) { // else it would leave a phone
+        if (7.1 * name.length > right - left) { // pixels: else it would leave a phone
           label.setAttribute("textLength", right - left);
           label.setAttribute("lengthAdjust", "spacingAndGlyphs");
         }
