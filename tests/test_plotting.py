@@ -44,3 +44,25 @@ def test_sets_of_shared_statistics_have_colours_of_their_own():
     plotting.shared_statistics(ax, np.arange(12).reshape(3, 4), "instance")
     assert len({patch.get_facecolor() for patch in ax.patches}) == 12
     plt.close(figure)
+
+
+def test_a_heavy_picture_is_stored_with_few_colours_and_looks_the_same():
+    import base64
+    import io
+
+    from PIL import Image
+
+    def png(image: Image.Image) -> str:
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        return base64.b64encode(content.getvalue()).decode()
+
+    def pixels(text: str) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), int)
+
+    letters = np.random.default_rng(0).choice([0, 80, 160, 255], (900, 400, 1), p=[0.1, 0.1, 0.1, 0.7])
+    heavy, light = (png(Image.fromarray(np.uint8(np.repeat(a, 3, 2)))) for a in (letters, letters[:50]))
+    assert len(base64.b64decode(heavy)) > plotting.LARGE > len(base64.b64decode(light))
+    assert plotting.with_few_colours(light) == light
+    small = plotting.with_few_colours(heavy)
+    assert len(small) < 0.6 * len(heavy) and np.abs(pixels(small) - pixels(heavy)).max() <= 1

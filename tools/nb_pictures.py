@@ -16,7 +16,7 @@ from nb_prose import measured_numbers
 from nbformat import NotebookNode
 
 MAX_PICTURE_BYTES = 80_000
-MAX_BYTES_PER_PIXEL = 0.33  # of those that are larger than most, as a tall table with letters in every line
+MAX_BYTES_PER_PIXEL = 0.12  # of those that are larger than most, as a tall table with letters in every line
 MAX_PICTURE_WIDTH = 1000  # pixels
 PICTURE_DPI = 100
 MIN_ALT_LENGTH = 20

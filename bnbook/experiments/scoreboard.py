@@ -155,9 +155,9 @@ SITUATIONS = (
     Situation("40 residual layers, no convolutions", "depth", _level("residual")),
     Situation("a small CNN, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
     Situation("the same, its accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
+    Situation("the same with momentum, 50,000 images, 15 epochs", "full_size", lambda c: True),
     Situation("a small CNN, plain SGD: updates", "faster", _level("SGD")),
     Situation("the same, its accuracy", "learning_rate", _level("SGD")),
-    Situation("the same with all 50,000 images", "full_size", lambda c: True),
     Situation("256 or 1,024 images", "regularization", lambda c: True),
     Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
     Situation(
@@ -233,19 +233,33 @@ class Row:
             return self.repeated
         if not self.judged.quoted:
             return self.quoted_word
-        return _said(self.judged.quoted) + self._size_named()
-
-    def _size_named(self) -> str:
-        """In how many conditions of the source's setting the size that it names is reached."""
-        size, metric = self.experiment.size, self.experiment.metric
-        if not size:
-            return ""
-        within = [c.difference for c in self.comparisons if c.name in self.judged.quoted.outcomes and c.difference]
-        beside = [against(d.low, d.high, size) for d in within]
+        said, sides = _said(self.judged.quoted), self._beside_the_size()
+        if not sides:
+            return said
         return (
-            f"; the size that it names, {amount(size, metric)}, is reached in {beside.count('above')} and excluded in"
-            f" {beside.count('below')} of {len(beside)}"
+            f"{said}; the size that it names, {self._size}, is reached in {sides.count('above')} and excluded in"
+            f" {sides.count('below')} of {len(sides)}"
         )
+
+    @property
+    def quoted_in_short(self) -> str:
+        """The same in a cell of the list: against the verdict on what people repeat, and with the size it names."""
+        said = "the same" if self.quoted_word == self.word else _short(self.quoted_word)
+        if said == _short(self.word):
+            said += ", on other things"
+        sides = self._beside_the_size()
+        return f"{said}; its {self._size} in {sides.count('above')} of {len(sides)}" if sides else said
+
+    @property
+    def _size(self) -> str:
+        return amount(self.experiment.size, self.experiment.metric)
+
+    def _beside_the_size(self) -> list[str]:
+        """Where the intervals within the source's setting lie beside the size that it names, if it names one."""
+        if not (self.experiment.size and self.judged and self.judged.quoted):
+            return []
+        within = [c.difference for c in self.comparisons if c.name in self.judged.quoted.outcomes and c.difference]
+        return [against(d.low, d.high, self.experiment.size) for d in within]
 
 
 def _said(verdict: Verdict) -> str:
@@ -343,10 +357,8 @@ def table(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row.line == claim]
         lines.append((f"**{claim}**", "" if own else NO_VERDICT, ""))
         for row in own:
-            said = "the same" if row.quoted_word == row.word else _short(row.quoted_word)
-            if said == _short(row.word):
-                said += ", on other things"
-            lines.append((f"[{row.title}](#{row.anchor})", f"**{_short(row.word)}**{_count(row)}", said))
+            verdict = f"**{_short(row.word)}**{_count(row)}"
+            lines.append((f"[{row.title}](#{row.anchor})", verdict, row.quoted_in_short))
     return _table(lines)
 
 
@@ -377,9 +389,9 @@ def many(rows: Sequence[Row]) -> str:
     sure, false = f"{100 * (1 - ALPHA):g} %", f"one in {1 / ALPHA:g}"
     return (
         f"Of all conditions: {summary(outcomes)}. Of the {definite} that are not open, {survivors(holm(p_values))}"
-        f" survive Holm's correction for all {len(found)} together (with a probability of {sure} none of these is"
-        f" false), and {survivors(benjamini_hochberg(p_values))} that of Benjamini and Hochberg ({false} of these may"
-        " be)."
+        f" survive Holm's correction for all {len(found)} together (as far as Student's t holds far out, none of these"
+        f" is false with a probability of {sure}), and {survivors(benjamini_hochberg(p_values))} that of Benjamini and"
+        f" Hochberg ({false} of these may be)."
     )
 
 
