@@ -41,6 +41,9 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     def in_scope(comparison: Comparison) -> bool:
         '''Whether a condition is within SCOPE. May be left out where SCOPE is.'''
 
+    def beside(rows: list[dict]) -> list[dict]:
+        '''Settings that fresh seeds run as well, although no verdict reads them. May be left out.'''
+
     def figure(rows: list[dict]) -> matplotlib.figure.Figure:
         '''The figure that answers the question.'''
 

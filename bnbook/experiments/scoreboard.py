@@ -152,7 +152,8 @@ SITUATIONS = (
     Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
     Situation("40 plain layers, default weights", "depth", _level("plain network, default weights")),
     Situation("40 plain layers, He weights", "depth", _level("plain network, He weights")),
-    Situation("40 residual layers, no convolutions", "depth", _level("residual")),
+    Situation("40 residual layers, default weights", "depth", _level("residual network, default weights")),
+    Situation("40 residual layers, He weights", "depth", _level("residual network, He weights")),
     Situation("a small CNN, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
     Situation("the same, its accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
     Situation("the same with momentum, 50,000 images, 15 epochs", "full_size", lambda c: True),
@@ -459,8 +460,8 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.118  # inches
-GAP = 0.5  # lines, below a claim
+LINE = 0.116  # inches
+GAP = 0.4  # lines, below a claim
 MANY = 8  # conditions of one claim; of more, some share a line for each outcome
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),

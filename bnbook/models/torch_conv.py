@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._checks import check_one_of
-from .torch_mlp import arranged, initialize
+from .torch_mlp import SCHEMES, arranged, fixup, initialize, sequence, shift
 
 # What follows a convolution; groups of one channel would be instance normalization.
 NORMS: dict[str, Callable[[int], nn.Module | None]] = {
@@ -25,7 +25,6 @@ NORMS: dict[str, Callable[[int], nn.Module | None]] = {
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "group": lambda channels: nn.GroupNorm(min(8, channels // 2), channels),
 }
-SCHEMES = ("skipinit", "fixup")  # what residual networks may have instead of a norm
 
 
 def vgg(
@@ -114,19 +113,20 @@ def resnet(
         f"block{i}": ResidualBlock(before, after, norm, placement, dropout, dropout_at)
         for i, (before, after) in enumerate(pairwise([width, *widths]), start=1)
     }
-    model = _sequence(
-        shift1=_shift(norm),
+    model = sequence(
+        shift1=shift(norm),
         stem=_conv(1, width, bias=_biased(norm, placement)),
-        shift2=_shift(norm),
+        shift2=shift(norm),
         **arranged("", _norm(norm, width), nn.ReLU(), placement, 0.0, "end"),
         **blocks,
         pool=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
-        shift3=_shift(norm),
+        shift3=shift(norm),
         out=nn.Linear(4 * width, 10),
     )
     initialize(model, init)
-    return _fixup(model) if norm == "fixup" else model
+    branches = [block.branch for block in model if isinstance(block, ResidualBlock)]
+    return fixup(model, branches) if norm == "fixup" else model
 
 
 class ResidualBlock(nn.Module):
@@ -155,16 +155,16 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         stride = 1 if channels == out_channels else 2
-        self.branch = _sequence(
-            shift1=_shift(norm),
+        self.branch = sequence(
+            shift1=shift(norm),
             conv1=_conv(channels, out_channels, stride, bias=_biased(norm, placement)),
-            shift2=_shift(norm),
+            shift2=shift(norm),
             **arranged(1, _norm(norm, out_channels), nn.ReLU(), placement, dropout, dropout_at),
-            shift3=_shift(norm),
+            shift3=shift(norm),
             conv2=_conv(out_channels, out_channels, bias=_biased(norm, "before")),
             bn2=_norm(norm, out_channels),
-            scale=Scale({"skipinit": 0.0, "fixup": 1.0}[norm]) if norm in SCHEMES else None,
-            shift4=_shift(norm),
+            scale=Scale(SCHEMES[norm]) if norm in SCHEMES else None,
+            shift4=shift(norm),
         )
         self.shortcut = nn.Identity() if stride == 1 else Shortcut(out_channels - channels)
         self.act = nn.ReLU()
@@ -195,37 +195,6 @@ class Scale(nn.Module):
         return self.weight * x
 
 
-class Shift(nn.Module):
-    """y = x + b with one learned number b for all values, which starts at 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias
-
-
-def scalars(model: nn.Module) -> list[nn.Parameter]:
-    """The learned numbers of all `Scale` and `Shift` layers."""
-    layers = (layer for layer in model.modules() if isinstance(layer, Scale | Shift))
-    return [parameter for layer in layers for parameter in layer.parameters()]
-
-
-@torch.no_grad()
-def _fixup(model: nn.Sequential) -> nn.Sequential:
-    """The first two rules of Zhang et al. (2019, section 3), on initialized weights; the third is the layers'."""
-    branches = [block.branch for block in model if isinstance(block, ResidualBlock)]
-    for branch in branches:
-        *weights, last = [layer.weight for layer in branch if isinstance(layer, nn.Conv2d)]
-        for weight in weights:
-            weight *= len(branches) ** (-1 / (2 * len(weights)))  # m - 1 of its m weight layers are not the last
-        nn.init.zeros_(last)
-    nn.init.zeros_(model.out.weight)
-    nn.init.zeros_(model.out.bias)
-    return model
-
-
 def _conv(channels: int, out_channels: int, stride: int = 1, *, bias: bool) -> nn.Conv2d:
     layer = nn.Conv2d(channels, out_channels, 3, stride, padding=1)  # draws a bias for all norms alike
     if not bias:
@@ -240,14 +209,6 @@ def _biased(norm: str, placement: str) -> bool:
 
 def _norm(norm: str, channels: int) -> nn.Module | None:
     return NORMS[norm](channels) if norm in NORMS else None
-
-
-def _shift(norm: str) -> Shift | None:
-    return Shift() if norm == "fixup" else None
-
-
-def _sequence(**layers: nn.Module | None) -> nn.Sequential:
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
 
 
 def _check_width(width: int, norm: str) -> None:

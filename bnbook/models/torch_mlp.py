@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "layer": nn.LayerNorm,
     "group": lambda width: nn.GroupNorm(8, width),
 }
+SCHEMES = {"skipinit": 0.0, "fixup": 1.0}  # what residual networks may have instead of a norm: α starts there
 INITS = ("default", "he", "xavier", "orthogonal")
 PLACEMENTS = ("before", "after")
 DROPOUT_PLACES = ("end", "norm")
@@ -85,26 +86,58 @@ def arranged(
     return dict((normalize + act if placement == "before" else act + normalize) + drop)
 
 
-class Block(nn.Module):
-    """A pre-activation residual block of two layers: h + α · Linear(ReLU(norm(Linear(ReLU(norm(h)))))).
+class Shift(nn.Module):
+    """y = x + b with one learned number b for all values, which starts at 0."""
 
-    α is 1, or with norm "skipinit" a learned number that starts at 0 (De & Smith 2020).
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.bias
+
+
+def shift(norm: str) -> Shift | None:
+    """What Fixup adds before a layer of weights or an activation; other arms have nothing there."""
+    return Shift() if norm == "fixup" else None
+
+
+def sequence(**layers: nn.Module | None) -> nn.Sequential:
+    """The layers under their names, without those that are None."""
+    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
+
+
+class Block(nn.Module):
+    r"""A pre-activation residual block of two layers: h + α · Linear(ReLU(norm(Linear(ReLU(norm(h)))))).
+
+    α is 1, or with norm "skipinit" a learned number that starts at 0 (De & Smith 2020), with "fixup" one that starts at
+    1; a `Shift` then stands before each Linear and each ReLU, and no Linear has a bias (Zhang et al. 2019).
     """
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
-        make = NORMS.get(norm) or (lambda width: nn.Identity())
-        self.branch = nn.Sequential(
-            OrderedDict(
-                bn1=make(width), act1=nn.ReLU(), fc1=nn.Linear(width, width),
-                bn2=make(width), act2=nn.ReLU(), fc2=nn.Linear(width, width),
-            )
+        self.branch = sequence(
+            bn1=_norm(norm, width), shift1=shift(norm), act1=nn.ReLU(),
+            shift2=shift(norm), fc1=_linear(width, width, norm),
+            bn2=_norm(norm, width), shift3=shift(norm), act2=nn.ReLU(),
+            shift4=shift(norm), fc2=_linear(width, width, norm),
         )  # fmt: skip
-        self.alpha = nn.Parameter(torch.zeros(())) if norm == "skipinit" else None
+        self.alpha = nn.Parameter(torch.tensor(SCHEMES[norm])) if norm in SCHEMES else None
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         branch = self.branch(h)
         return h + (branch if self.alpha is None else self.alpha * branch)
+
+
+def _norm(norm: str, width: int) -> nn.Module | None:
+    return NORMS[norm](width) if NORMS.get(norm) else None
+
+
+def _linear(before: int, width: int, norm: str) -> nn.Linear:
+    layer = nn.Linear(before, width)  # draws a bias for all norms alike
+    if norm == "fixup":
+        layer.bias = None
+    return layer
 
 
 def residual_mlp(
@@ -119,23 +152,55 @@ def residual_mlp(
     """Flatten - Linear - depth/2 residual blocks of two layers - norm - ReLU - Linear to the logits.
 
     Args:
-        norm: as in `mlp`, or "skipinit": no normalization, and a learned factor 0 on every branch.
+        norm: as in `mlp`; or without normalization, "skipinit", a learned factor 0 on every branch, and "fixup", the
+            rules of Zhang et al. (2019, section 3): see `Block` and `fixup`.
         depth: number of hidden layers inside the blocks, even.
+        init: of the weights, see `initialize`; Fixup's rules come after it.
 
     Raises:
         ValueError: an unknown name, or an odd depth.
     """
-    check_one_of("norm", norm, (*NORMS, "skipinit"))
+    check_one_of("norm", norm, (*NORMS, *SCHEMES))
     if depth < 2 or depth % 2:
         raise ValueError(f"depth must be even and at least 2, two layers a block, got {depth}")
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width))
-    for i in range(1, depth // 2 + 1):
-        layers[f"block{i}"] = Block(width, norm)
-    if NORMS.get(norm):
-        layers["bn"] = NORMS[norm](width)
-    layers["act"] = nn.ReLU()
-    layers["out"] = nn.Linear(width, out_features)
-    return initialize(nn.Sequential(layers), init)
+    model = sequence(
+        flatten=nn.Flatten(),
+        shift1=shift(norm),
+        stem=_linear(in_features, width, norm),
+        **{f"block{i}": Block(width, norm) for i in range(1, depth // 2 + 1)},
+        bn=_norm(norm, width),
+        shift2=shift(norm),
+        act=nn.ReLU(),
+        shift3=shift(norm),
+        out=nn.Linear(width, out_features),
+    )
+    initialize(model, init)
+    return fixup(model, [block.branch for block in model if isinstance(block, Block)]) if norm == "fixup" else model
+
+
+@torch.no_grad()
+def fixup(model: nn.Sequential, branches: Sequence[nn.Sequential]) -> nn.Sequential:
+    r"""The first two rules of Zhang et al. (2019, section 3), on initialized weights; the third is `Shift` and α.
+
+    With $L$ branches of $m$ layers of weights each, those but a branch's last are multiplied by $L^{-1/(2m-2)}$; its
+    last, and `model.out`, become 0.
+
+    Returns:
+        the same model.
+    """
+    for branch in branches:
+        *weights, last = [layer.weight for layer in branch if isinstance(layer, nn.Linear | nn.Conv2d)]
+        for weight in weights:
+            weight *= len(branches) ** (-1 / (2 * len(weights)))  # m - 1 of its m weight layers are not the last
+        nn.init.zeros_(last)
+    nn.init.zeros_(model.out.weight)
+    nn.init.zeros_(model.out.bias)
+    return model
+
+
+def scalars(model: nn.Module) -> list[nn.Parameter]:
+    """The learned numbers that stand for all values: those of `Shift`, and the factors of branches."""
+    return [parameter for parameter in model.parameters() if parameter.ndim == 0]
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def test_a_bet_is_on_the_verdict_of_the_rows(of_depth):
 
 def test_a_bet_can_be_on_one_condition(of_depth):
     found = {name: interactive.bet("depth", name).data for name in of_depth[0].judged.outcomes}
-    assert [data["verdict"] for data in found.values()] == ["supported", "reversed", "supported"]
+    assert [data["verdict"] for data in found.values()] == ["supported", "reversed", "supported", "supported"]
     for name, data in found.items():
         assert [condition["name"] for condition in data["conditions"]] == [name]
         assert name in data["question"] and "depends" not in dict(data["options"])

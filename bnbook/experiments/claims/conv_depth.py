@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...models.torch_conv import resnet, scalars
+from ...models.torch_conv import resnet
+from ...models.torch_mlp import scalars
 from .. import Choice, Comparison, best, compare, select
 from ..policy import POINTS
 from ..protocol import split, subset, train_and_score

@@ -54,7 +54,6 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
             partial(over_run, measure=measure),
             metric=METRIC,
             levels=(words, rates),
-            settings=tuple(runs[0]["setting"] for runs, _ in arms.values()),
         )
         for rates, arms in ((rates, choices(rows, own_rate)) for rates, own_rate in RATES.items())
         for measure, words in MEASURES.items()

@@ -19,8 +19,8 @@ from .statistics import CONFIRM
 def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str = "") -> plan.Plan | None:
     """The plan of a study's confirmation: the one there is, or a new one from the rows that choose.
 
-    Its settings are those that the comparisons of all claims on these rows read, its seeds as many as the claim needs
-    whose pilot scatters most (`plan.seeds_needed`).
+    Its settings are those that the comparisons of all claims on these rows read, and those that they name `beside`; its
+    seeds as many as the claim needs whose pilot scatters most (`plan.seeds_needed`).
 
     Returns:
         None while runs that choose are missing.
@@ -40,8 +40,10 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
     if any(row.get("phase") == CONFIRM for row in found.rows):
         raise ResultsError(f"{plan.file(path)} is gone, but rows that confirm are there: restore it")
     settings, pilots = {}, []
+    rows = of_planned_seeds(study, found.rows)
     for experiment in _claims_on(study.name):
-        for comparison in experiment.comparisons(of_planned_seeds(study, found.rows)):
+        settings |= {key(study.version, setting, 0): setting for setting in experiment.beside(rows)}
+        for comparison in experiment.comparisons(rows):
             if not comparison.settings:
                 raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} must name its settings")
             if comparison.edges:

@@ -128,6 +128,11 @@ def everywhere(comparison: Comparison) -> bool:
     return True
 
 
+def nothing(rows: list[dict]) -> list[dict]:
+    """Fresh seeds run no more settings than the verdict reads."""
+    return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Study):
     """A measured claim: `bnbook.experiments` says what its constants and functions mean."""
@@ -145,6 +150,7 @@ class Experiment(Study):
     factor: str | tuple[str, ...] = "the condition"
     scope: str = ""
     in_scope: Callable[[Comparison], bool] = everywhere
+    beside: Callable[[list[dict]], list[dict]] = nothing
 
 
 NEEDED = {
@@ -199,7 +205,8 @@ def find(name: str) -> Experiment | Study:
 
 def _constant(field: str) -> str:
     """What a module calls a field of `Experiment`."""
-    return field if field in ("grid", "run", "comparisons", "in_scope", "figure") else field.upper()
+    functions = ("grid", "run", "comparisons", "in_scope", "beside", "figure")
+    return field if field in functions else field.upper()
 
 
 # The rows

@@ -9,7 +9,8 @@ import pytest
 from bnbook import experiments
 from bnbook.experiments import best, select
 from bnbook.experiments.claims import conv_depth as D
-from bnbook.models.torch_conv import Scale, scalars
+from bnbook.models.torch_conv import Scale
+from bnbook.models.torch_mlp import scalars
 
 matplotlib.use("Agg")
 

@@ -244,7 +244,7 @@ def test_a_run_is_probed_before_every_update_of_the_list(monkeypatch):
     shorter = L.run(setting, 0)
     assert all(shorter[name] == result[name][:2] for name in L.MEASURES)
     assert abs(result["loss"][0] - math.log(10)) < 1  # before the first update
-    x, y = T.split("train")
+    x, y = T.subset(10_000, 0)
     torch.manual_seed(0)
     start = mlp("batch", widths=L.WIDTHS, init="he").train()
     assert result["loss"][0] == pytest.approx(
@@ -416,6 +416,18 @@ def test_smaller_is_smoother_and_both_networks_have_the_rate_of_the_one_without(
     assert verdict(L, L.comparisons(landscape_rows(beta=-0.5))).word == "contradicted"
     for own, rates in ((False, {0.03}), (True, {0.3, 0.03})):
         assert {row["setting"]["lr"] for runs, _ in L.choices(rows, "he", own) for row in runs} == rates
+
+
+def test_fresh_seeds_run_the_landscape_at_the_rate_of_one_network_and_at_those_of_both():
+    rows = landscape_rows(beta=-1.5)
+    shared = [{"norm": norm, "init": init, "lr": 0.03} for init in N.INITS for norm in ("batch", "none")]
+    own = [{"norm": norm, "init": init, "lr": lr} for init in N.INITS for norm, lr in (("batch", 0.3), ("none", 0.03))]
+    assert [s for c in L.comparisons(rows)[::2] for s in c.settings] == shared
+    assert L.beside(rows) == own
+    fresh = [row | {"phase": "confirm", "seed": row["seed"] + 100} for row in landscape_rows(beta=-3.0)]
+    rows += [row for row in fresh if row["setting"] in shared + own]
+    for own_rate in (False, True):
+        assert all(c.difference.mean == pytest.approx(2) for c in L.comparisons(rows, own_rate=own_rate))
 
 
 def test_at_an_equal_product_the_curvatures_are_told_apart_that_an_equal_rate_holds_together():

@@ -68,6 +68,19 @@ def test_what_was_chosen_is_planned_and_confirmed_on_fresh_seeds(tmp_path, tiny)
     assert run(tmp_path) == rows and (tmp_path / "tiny.jsonl").read_text(encoding="utf-8") == written
 
 
+def test_fresh_seeds_run_what_is_named_beside_the_comparisons(tmp_path, tiny, monkeypatch):
+    """It is planned and confirmed as well, and changes neither the number of seeds nor the verdict."""
+    alone, other = run(tmp_path / "alone"), tiny.grid()[0]
+    assert other not in [row["setting"] for row in by_phase(alone, "confirm")]
+    monkeypatch.setattr(tiny, "beside", lambda rows: [rows[0]["setting"]], raising=False)
+    rows = run(tmp_path / "both")
+    planned, before = (plan.load(tmp_path / name / "tiny.jsonl", 1) for name in ("both", "alone"))
+    assert planned.settings == [other, *before.settings]
+    assert (planned.seeds, planned.pilots) == (before.seeds, before.pilots)
+    assert [row["seed"] for row in by_phase(rows, "confirm") if row["setting"] == other] == list(planned.fresh)
+    assert experiments.judge(rows) == experiments.judge(alone)
+
+
 def test_it_can_stop_at_the_plan(tmp_path, tiny, capsys):
     assert __main__.main(["run", "tiny", "--phase", "choose", "--results", str(tmp_path)]) == 0
     rows, planned = experiments.load("tiny", tmp_path), plan.load(tmp_path / "tiny.jsonl", 1)
