@@ -460,7 +460,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.116  # inches
+LINE = 0.115  # inches
 GAP = 0.4  # lines, below a claim
 MANY = 8  # conditions of one claim; of more, some share a line for each outcome
 STYLES = {  # marker and colour of an outcome
