@@ -294,6 +294,25 @@ def test_updates_to_the_mark(mark, updates):
     assert sigmoid.needed(curve, mark) == pytest.approx(updates)
 
 
+def test_fresh_seeds_run_the_sigmoid_networks_at_their_best_rates_and_from_the_small_start_at_one():
+    def row(setting, seed, phase):
+        value = 0.8 - 0.01 * abs(log10(setting["lr"] / (10 if setting["norm"] == "batch" else 3))) + 0.001 * seed
+        return {"setting": setting, "seed": seed, "phase": phase, "diverged": False} | dict.fromkeys(
+            ("val_accuracy", "test_accuracy"), value
+        )
+
+    pilot = [row(setting, seed, "choose") for setting in sigmoid.grid() for seed in range(sigmoid.SEEDS)]
+    found = [s for c in sigmoid.comparisons(pilot) for s in c.settings]
+    assert [(s["init"], s["norm"], s["lr"]) for s in found] == [
+        (init, norm, lr) for init in sigmoid.INITS for norm, lr in (("batch", 10.0), ("none", 3.0))
+    ]
+    assert [(s["init"], s["norm"], s["lr"]) for s in sigmoid.beside(pilot)] == [
+        (0.01, norm, sigmoid.EQUAL) for norm in ("batch", "none")
+    ]
+    confirming = [row(setting, 100, "confirm") for setting in sigmoid.beside(pilot)]
+    assert sigmoid.at_equal_rate(pilot + confirming, 0.01, "none") == confirming[1:]
+
+
 def test_the_sigmoid_network_is_looked_at_from_its_first_values_on():
     setting = {"init": "xavier", "norm": "batch", "lr": 1.0, "steps": 250}
     result = sigmoid.run(setting, seed=0)
