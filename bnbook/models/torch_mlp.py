@@ -152,8 +152,7 @@ def residual_mlp(
     """Flatten - Linear - depth/2 residual blocks of two layers - norm - ReLU - Linear to the logits.
 
     Args:
-        norm: as in `mlp`; or without normalization, "skipinit", a learned factor 0 on every branch, and "fixup", the
-            rules of Zhang et al. (2019, section 3): see `Block` and `fixup`.
+        norm: as in `mlp`; or, without normalization, "skipinit" or "fixup": see `Block` and `fixup`.
         depth: number of hidden layers inside the blocks, even.
         init: of the weights, see `initialize`; Fixup's rules come after it.
 
