@@ -23,7 +23,7 @@ pdf: book  ## print the book as one PDF, with Chromium
 zip: book  ## pack the pages into one file, to read without a network
 	"$(VENV)/bin/python" tools/make_zip.py
 
-# A worker more than processors; a file stays on one worker, and the longest files start first.
+# As many workers as processors; a file stays on one worker, and the longest files start first.
 PYTEST = "$(VENV)/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
 
