@@ -1,7 +1,7 @@
 """The scoreboard: every measured claim, the effect in each of its conditions, and the verdict, made from the results.
 
 Chapter 18 shows it. `CLAIMS` is the list of chapter 1, word for word, with the experiments that answer each line; an
-experiment that is neither in it nor in `WAITING` fails a test.
+experiment that is not in it fails a test.
 """
 
 from __future__ import annotations
@@ -95,7 +95,6 @@ CLAIMS = {  # line of chapter 1: {experiment: title of its row}
         "batch_renorm": "Batch Renormalization",
     },
 }
-WAITING: tuple[str, ...] = ()  # experiments whose runs are under way, and which no page reads before they are there
 NO_VERDICT = "no verdict yet"
 
 

@@ -62,8 +62,7 @@ def mlp(
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (before, width) in enumerate(zip((in_features, *widths), widths, strict=False), start=1):
         layers[f"fc{i}"] = nn.Linear(before, width)
-        normalization = NORMS[norm](width) if NORMS[norm] else None
-        layers |= arranged(i, normalization, ACTIVATIONS[activation](), placement, dropout, dropout_at)
+        layers |= arranged(i, _norm(norm, width), ACTIVATIONS[activation](), placement, dropout, dropout_at)
     layers["out"] = nn.Linear((in_features, *widths)[-1], out_features)
     return initialize(nn.Sequential(layers), init)
 

@@ -19,7 +19,6 @@ from nbformat import NotebookNode
 
 from bnbook import experiments
 from bnbook.experiments import Comparison, scoreboard
-from bnbook.experiments.engine.experiment import inventory
 from bnbook.experiments.engine.rows import ResultsError
 from bnbook.experiments.engine.words import OPEN, OUTCOMES
 
@@ -48,14 +47,7 @@ def test_every_line_of_chapter_1_links_to_its_rows():
 
 
 def test_every_experiment_is_on_the_board_once():
-    assert sorted([*ON_THE_BOARD, *scoreboard.WAITING]) == OWN
-
-
-def test_what_waits_is_under_way():
-    """When the last run is there, the experiment gets its row."""
-    for name in scoreboard.WAITING:
-        study = experiments.find(experiments.find(name).rows_of)
-        assert inventory(study, study.file()).missing or not study.plan(study.file()), name
+    assert sorted(ON_THE_BOARD) == OWN
 
 
 # The page
