@@ -21,10 +21,6 @@ MAX_PICTURE_WIDTH = 1000  # pixels
 PICTURE_DPI = 100
 MIN_ALT_LENGTH = 20
 PHONE = 390  # CSS pixels: there a figure is as wide as the window
-WIDE_FIGURE, WIDE = (
-    "wide-figure",
-    720,
-)  # tag of a figure that scrolls sideways on a phone, and its width there (site.css)
 MIN_LETTER = 9  # CSS pixels on a phone
 
 
@@ -87,11 +83,11 @@ def compare_drawings(stored: str, made: str) -> str | None:
     return f"numbers of the drawing differ by up to {shift:.3g}" if shift > MAX_SHIFT else None
 
 
-def smallest_letter(svg: str, screen: int = PHONE) -> float:
+def smallest_letter(svg: str) -> float:
     """The size of the smallest letters on a phone, in CSS pixels; matplotlib scales text by its size / 100."""
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) * PICTURE_DPI / 72
     sizes = [float(s) * 100 for s in re.findall(r'<g[^>]* transform="[^"]*scale\(([\d.]+) -[\d.]+\)', svg)]
-    return min(sizes, default=np.inf) * PICTURE_DPI / 72 * min(1, screen / width)
+    return min(sizes, default=np.inf) * PICTURE_DPI / 72 * min(1, PHONE / width)
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -114,8 +110,7 @@ def check_pictures(nb: NotebookNode) -> Iterator[str]:
         for png in found:
             yield from (f"cell {number}: {problem}" for problem in _check_png(png))
         for svg in drawn:
-            screen = WIDE if WIDE_FIGURE in cell.metadata.get("tags", []) else PHONE
-            if (size := smallest_letter(svg, screen)) < MIN_LETTER:
+            if (size := smallest_letter(svg)) < MIN_LETTER:
                 yield f"cell {number}: letters of {size:.1f} pixels on a phone, at least {MIN_LETTER} are asked for"
         if found:
             settings = cell.metadata.get("mystnb", {})

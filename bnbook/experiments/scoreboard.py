@@ -459,8 +459,8 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 # As a picture
 
-LINE = 0.115  # inches
-GAP = 0.4  # lines, below a claim
+WIDTH, LINE = 3.75, 0.115  # inches: a phone, and two beside each other on a page
+GAP = 0.5  # lines, below a claim
 MANY = 8  # conditions of one claim; of more, some share a line for each outcome
 STYLES = {  # marker and colour of an outcome
     SUPPORTED: ("o", "GREEN"),
@@ -473,7 +473,7 @@ STYLES = {  # marker and colour of an outcome
 
 
 def forest(rows: Sequence[Row]) -> Figure:
-    """Every condition by its name, with its effect and 95 % interval; a panel for each unit.
+    """Every condition with its name above its effect and 95 % interval; a panel for each unit.
 
     Behind each interval lies the band from −δ to δ. Of a claim with more than MANY conditions those that are too small
     to matter share a line, one for each outcome, that holds all their intervals; where it reads the rows of another
@@ -487,46 +487,41 @@ def forest(rows: Sequence[Row]) -> Figure:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.comparisons:
-            groups.setdefault(_unit(row.experiment), []).append(row)
+            groups.setdefault(unit(row.experiment), []).append(row)
     panels = list(groups.values())
-    lines = [sum(len(_shown(row)) + 1 + GAP for row in group) for group in panels]
+    lines = [sum(2 * len(_shown(row)) + 1 + GAP for row in group) for group in panels]
     picture, axes = plt.subplots(
-        len(panels), 1, figsize=(7.5, LINE * sum(lines) + 1.6), height_ratios=lines, squeeze=False
+        len(panels),
+        1,
+        figsize=(WIDTH, LINE * sum(lines) + 0.45 * len(panels) + 0.5),
+        height_ratios=lines,
+        squeeze=False,
     )
     for ax, group in zip(axes[:, 0], panels, strict=True):
-        y, ticks, drawn = 0, [], []
+        y, drawn = 0, []
+
+        def write(y: float, words: str, ax: Axes = ax, **how: object) -> None:
+            at = blended_transform_factory(picture.transFigure, ax.transData)
+            ax.text(0.01, y, words, transform=at, va="center", **how).set_in_layout(False)  # it may reach over the axes
+
         for row in group:
             y += 1
-            title = ax.text(
-                0.01,
-                y - 0.2,
-                f"{row.title}: {_short(row.word)}",
-                transform=blended_transform_factory(picture.transFigure, ax.transData),
-                size=8.5,
-                weight="bold",
-                va="center",
-            )
-            title.set_in_layout(False)  # it may reach over the axes, which would else be made narrow for it
-            ax.fill_betweenx([y + 0.5, y + 0.5 + len(_shown(row))], *_band(row), color="#e9e9e9", lw=0, zorder=0)
+            write(y - 0.2, f"{row.title}: {_short(row.word)}", size=7.5, weight="bold")
+            ax.fill_betweenx([y + 0.5, y + 0.5 + 2 * len(_shown(row))], *_band(row), color="#e9e9e9", lw=0, zorder=0)
             for together in _shown(row):
-                y += 1
-                drawn.append((y, row, together))
-                ticks.append(
-                    (
-                        y,
-                        together[0].name
-                        if len(together) == 1
-                        else f"{len(together)} others, {_outcome(row, together)}",
-                    )
+                alone = len(together) == 1
+                write(
+                    y + 1, together[0].name if alone else f"{len(together)} others, {_outcome(row, together)}", size=7.5
                 )
+                y += 2
+                drawn.append((y - 0.2, row, together))
             y += GAP
         _lines(ax, drawn)
-        ax.set_ylim(y, 0)
-        ax.set_yticks(*zip(*ticks, strict=True), fontsize=7)
-        _scale(ax, _unit(group[0].experiment))
+        ax.set(ylim=(y, 0), yticks=[])
+        _scale(ax, unit(group[0].experiment))
     for outcome, (marker, color) in STYLES.items():
         axes[0, 0].plot([], [], marker, ls="-", ms=4, lw=1.5, color=getattr(plotting, color), label=outcome)
-    picture.legend(loc="outside upper center", ncols=3, fontsize=9)
+    picture.legend(loc="outside upper center", ncols=2, fontsize=7.5)
     return picture
 
 
@@ -562,14 +557,14 @@ def _lines(ax: Axes, drawn: Sequence[tuple[float, Row, Sequence[Comparison]]]) -
         metric, found = together[0].metric, [c.difference for c in together]
         if any(d is None or d.low is None for d in found):
             continue
-        unit = 100 if metric.endswith("accuracy") else 1
+        scale = 100 if metric.endswith("accuracy") else 1
         low, high = min(d.low for d in found), max(d.high for d in found)
-        mean = unit * found[0].mean if len(found) == 1 else None
-        by_outcome.setdefault(_outcome(row, together), []).append((y, unit * low, unit * high, mean))
+        mean = scale * found[0].mean if len(found) == 1 else None
+        by_outcome.setdefault(_outcome(row, together), []).append((y, scale * low, scale * high, mean))
         said = interval(low, high, metric).replace("+", "")
         if mean is not None:
             said = f"{_bare(found[0].mean, metric)} {said}"
-        ax.text(1.01, y, said, transform=ax.get_yaxis_transform(), size=7, va="center")
+        ax.text(1.01, y + 0.15, said, transform=ax.get_yaxis_transform(), size=7.5, va="center")
     for outcome, lines in by_outcome.items():
         marker, color = STYLES[outcome]
         color = getattr(plotting, color)
@@ -583,25 +578,25 @@ def _lines(ax: Axes, drawn: Sequence[tuple[float, Row, Sequence[Comparison]]]) -
 POINTS, FACTOR = "points of accuracy", "as a factor"
 
 
-def _unit(experiment: Experiment) -> str:
-    """What the axis of a panel says."""
+def unit(experiment: Experiment) -> str:
+    """What the axis of a panel of the picture says."""
     if is_factor(experiment.metric):
         return FACTOR
     return POINTS if experiment.metric.endswith("accuracy") else experiment.effect
 
 
-def _scale(ax: Axes, unit: str) -> None:
+def _scale(ax: Axes, said: str) -> None:
     """An axis of points or factors is linear around no effect, and logarithmic beyond one point or a factor of ten."""
     limit = max(map(abs, ax.dataLim.intervalx))
-    if unit in (POINTS, FACTOR):
+    if said in (POINTS, FACTOR):
         ax.set_xscale("symlog", linthresh=1)
         decades = [10**power for power in range(int(log10(max(limit, 1))) + 1)]
         ticks = [-value for value in reversed(decades)] + [0] + decades
-        words = [_bare(value, "log10").removeprefix("1.0·") if unit == FACTOR else f"{value:+g}" for value in ticks]
+        words = [_bare(value, "log10").removeprefix("1.0·") if said == FACTOR else f"{value:+g}" for value in ticks]
         ax.set_xticks(ticks, [word.replace("-", "−").replace("+0", "0") for word in words])
         ax.minorticks_off()
     ax.axvline(0, color="k", lw=0.8, zorder=0.5)
-    ax.set(xlim=(-1.3 * limit, 1.3 * limit), xlabel=unit)
-    ax.grid(axis="y", visible=False)
+    ax.set(xlim=(-1.3 * limit, 1.3 * limit))
+    ax.set_xlabel(said, fontsize=8)
     ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", labelsize=8)

@@ -282,7 +282,10 @@ def test_the_forest_shows_every_condition_by_name_in_plain_units(name, unit):
     figure = scoreboard.forest(rows)
     try:
         (ax,) = figure.axes
-        assert [label.get_text() for label in ax.get_yticklabels()] == [c.name for c in made]
+        words = [text.get_text() for text in ax.texts]
+        title, names, numbers = words[0], words[1:5], words[5:]
+        assert title == f"{row.title}: {judged.word.partition(' on ')[0]}" and names == [c.name for c in made]
+        assert len(numbers) == 3 and numbers[0].startswith("+1.50 [" if unit == 100 else "32 [")
         dots = {
             round(float(x) / delta, 6): (line.get_marker(), to_hex(line.get_color()))
             for line in ax.lines
@@ -296,15 +299,13 @@ def test_the_forest_shows_every_condition_by_name_in_plain_units(name, unit):
         }
         bars = [bar for lines in ax.collections if isinstance(lines, LineCollection) for bar in lines.get_segments()]
         bars.sort(key=lambda bar: bar[0][1])  # by the line that they stand on
-        for bar, comparison in zip(bars, made, strict=False):
+        for bar, comparison, name in zip(bars, made, ax.texts[1:], strict=False):
+            assert 0 < bar[0][1] - name.get_position()[1] < 1, "the interval stands closely below its name"
             low, high = (float(x) / unit for x, _ in bar)
             assert (low, high) == pytest.approx((comparison.difference.low, comparison.difference.high))
         assert len(bars) == 3
         (band,) = (lines.get_datalim(ax.transData) for lines in ax.collections if isinstance(lines, PolyCollection))
-        assert (band.x0, band.x1, band.height) == pytest.approx((-delta, delta, 4))
-        words = [text.get_text() for text in ax.texts]
-        assert words[0] == f"{row.title}: {judged.word.partition(' on ')[0]}" and len(words) == 4
-        assert words[1].startswith("+1.50 [" if unit == 100 else "32 [")
+        assert (band.x0, band.x1, band.height) == pytest.approx((-delta, delta, 8))
     finally:
         plt.close(figure)
 
@@ -321,15 +322,15 @@ def test_every_unit_has_a_panel(board):
         shown = dict.fromkeys(units[row.name] for row in board if row.comparisons)
         assert [ax.get_xlabel() for ax in figure.axes] == list(shown) and len(shown) == 4
         for ax in figure.axes:
-            of_unit = []
+            of_unit = []  # claims, and under each its conditions
             for row in (row for row in board if row.judged and units[row.name] == ax.get_xlabel()):
                 names, outcomes = [c.name for c in row.comparisons], row.judged.outcomes
                 for outcome in OUTCOMES if row.experiment.rows_of != row.name else OUTCOMES[2:4]:
                     small = [name for name in names if outcomes.get(name) == outcome]
                     if len(row.comparisons) > 8 and len(small) > 1:
                         names = [*(n for n in names if n not in small), f"{len(small)} others, {outcome}"]
-                of_unit += names
-            assert [label.get_text() for label in ax.get_yticklabels()] == of_unit
+                of_unit += [f"{row.title}: {row.judged.word.partition(' on ')[0]}", *names]
+            assert [text.get_text() for text in ax.texts][: len(of_unit)] == of_unit
             assert any("others" in name for name in of_unit) == (ax.get_xlabel() == "points of accuracy")
             low, high = ax.get_xlim()
             ends = [x for lines in ax.collections for path in lines.get_paths() for x in path.vertices[:, 0]]

@@ -18,7 +18,7 @@ if (location.pathname.endsWith("/search.html")) {
 
 // What scrolls sideways can be reached, and so scrolled, by keyboard; code that does is marked.
 function markWhatScrolls() {
-  for (const box of document.querySelectorAll("div.math > .equation, .pst-scrollable-table-container, .output.text_html, .tag_wide-figure figure")) {
+  for (const box of document.querySelectorAll("div.math > .equation, .pst-scrollable-table-container, .output.text_html")) {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
     } else {
