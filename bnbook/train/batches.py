@@ -17,7 +17,13 @@ from .settings import Settings
 
 def load(split: str, settings: Settings) -> tuple[Tensor, Tensor]:
     """Standardized images (N, 1, 28, 28) in float32 and labels (N,) of a split, on the CPU."""
-    images, labels = data.load(split, subset=settings.data == "subset")
+    drawn = settings.split_seed is not None and split != "test"
+    images, labels = data.load("train" if drawn else split, subset=settings.data == "subset")
+    if drawn:
+        shuffled = np.random.default_rng([settings.split_seed, 2]).permutation(len(images))
+        cut = len(images) * 5 // 6
+        part = shuffled[:cut] if split == "train" else shuffled[cut:]
+        images, labels = images[part], labels[part]
     count = settings.train_images if split == "train" else None
     return torch.from_numpy(data.to_input(images[:count])), torch.from_numpy(labels[:count])
 

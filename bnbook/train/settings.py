@@ -59,6 +59,9 @@ class Settings:
         None, "the images scored while training; default: val with --data subset, test with --data full. "
         "With --data full, val trains on the first 50,000 images and scores the other 10,000"
     )  # fmt: skip
+    split_seed: int | None = _setting(
+        None, "with --data full --evaluate val: draw by this seed which 10,000 of the 60,000 images are scored"
+    )  # fmt: skip
     evaluations: int = _setting(1, "how often an epoch; after every update at most")
     epochs: int = _setting(5, "passes over the training images")
     batch_size: int = _setting(64, "images an update, over all processes; an incomplete last batch is left out")
@@ -84,9 +87,11 @@ class Settings:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
         for name, least in {"epochs": 1, "evaluations": 1, "batch_size": 1, "workers": 0, "seed": 0}.items():
             self._integer(name, least)
-        for name in ("train_images", "threads"):
+        for name, least in {"train_images": 1, "threads": 1, "split_seed": 0}.items():
             if getattr(self, name) is not None:
-                self._integer(name, 1)
+                self._integer(name, least)
+        if self.split_seed is not None and (self.data, self.evaluate) != ("full", "val"):
+            raise ValueError("split_seed needs data 'full' and evaluate 'val': there is nothing else to divide")
         for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool):
@@ -121,7 +126,7 @@ class Settings:
         most = 10_000 if self.data == "subset" else 60_000 if self.evaluate != "val" else 50_000
         images = self.train_images or most
         if images > most:
-            why = "; images 50,000 to 59,999 validate" if most == 50_000 else f" of data {self.data!r}"
+            why = "; the other 10,000 validate" if most == 50_000 else f" of data {self.data!r}"
             raise ValueError(f"train_images must be at most {most}{why}, got {images}")
         if not 1 <= self.batch_size <= images:
             raise ValueError(f"batch_size must be from 1 to the {images} training images, got {self.batch_size}")

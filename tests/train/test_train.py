@@ -208,6 +208,25 @@ def test_no_image_validates_and_trains(monkeypatch):
     assert torch.equal(torch.cat([trained_on, scored_on]), official)
 
 
+@pytest.mark.long
+@needs_full_set
+def test_a_split_seed_draws_which_images_validate(monkeypatch):
+    monkeypatch.setattr(data, "load", load_anew)
+    wanted = Settings(data="full", evaluate="val", split_seed=0, seed=1, device="cpu").resolved()
+    trained_on, _ = batches.load("train", wanted)
+    scored_on, scores = batches.load("val", wanted)
+    assert len(trained_on) == 50_000 and len(scored_on) == 10_000
+    official = torch.from_numpy(data.to_input(load_anew("train", False)[0]))
+    drawn = torch.cat([trained_on, scored_on])
+    assert torch.allclose(drawn.sum(0), official.sum(0), rtol=1e-3) and not torch.equal(drawn, official)  # all of them
+    assert torch.bincount(scores, minlength=10).min() > 900
+    assert torch.equal(batches.load("val", replace(wanted, seed=2))[0], scored_on)
+    assert not torch.equal(batches.load("val", replace(wanted, split_seed=1))[0], scored_on)
+    few = replace(wanted, train_images=100)
+    assert torch.equal(batches.load("train", few)[0], trained_on[:100]) and len(batches.load("val", few)[0]) == 10_000
+    assert torch.equal(batches.load("test", wanted)[0], batches.load("test", replace(wanted, split_seed=None))[0])
+
+
 # --- preparation: compiling, warming up, recording --------------------------------------------------------------------
 
 
@@ -388,8 +407,11 @@ def test_a_first_update_that_fails_on_a_card_says_what_to_do(error, message, mon
         ({"train_images": 20_000}, r"train_images must be at most 10000 of data 'subset', got 20000"),
         (
             {"data": "full", "evaluate": "val", "train_images": 60_000},
-            r"at most 50000; images 50,000 to 59,999 validate",
+            r"at most 50000; the other 10,000 validate",
         ),
+        ({"split_seed": 1}, r"split_seed needs data 'full' and evaluate 'val'"),
+        ({"data": "full", "split_seed": 1}, r"split_seed needs data 'full' and evaluate 'val'"),
+        ({"data": "full", "evaluate": "val", "split_seed": -1}, r"split_seed must be an integer of at least 0, got -1"),
         ({"epochs": 0}, r"epochs must be an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, r"batch_size must be an integer of at least 1, got 2.5"),
         ({"batch_size": 400}, r"batch_size must be from 1 to the 320 training images, got 400"),
