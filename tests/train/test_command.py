@@ -192,7 +192,7 @@ def test_every_option_reaches_its_setting(monkeypatch, capsys):
         model="mlp", norm="none", data="full", train_images=640, evaluate="val", evaluations=2, epochs=3,
         batch_size=32, lr=0.2, schedule="constant", optimizer="adam", momentum=0.5, weight_decay=0.1,
         precision="bfloat16", device="cpu", memory_format="channels_last", loader="dataloader", workers=1,
-        capture="none", compile="default", seed=4, threads=2,
+        capture="none", compile="default", seed=4, split_seed=5, threads=2,
     )  # fmt: skip
     assert given.keys() == {f.name for f in fields(Settings)}
     seen = []
