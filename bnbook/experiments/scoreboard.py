@@ -499,20 +499,16 @@ def forest(rows: Sequence[Row]) -> Figure:
     )
     for ax, group in zip(axes[:, 0], panels, strict=True):
         y, drawn = 0, []
-
-        def write(y: float, words: str, ax: Axes = ax, **how: object) -> None:
-            at = blended_transform_factory(picture.transFigure, ax.transData)
-            ax.text(0.01, y, words, transform=at, va="center", **how).set_in_layout(False)  # it may reach over the axes
-
+        at = blended_transform_factory(picture.transFigure, ax.transData)
+        words = {"transform": at, "va": "center", "size": 7.5, "in_layout": False}  # they may reach over the axes
         for row in group:
+            shown = _shown(row)
             y += 1
-            write(y - 0.2, f"{row.title}: {_short(row.word)}", size=7.5, weight="bold")
-            ax.fill_betweenx([y + 0.5, y + 0.5 + 2 * len(_shown(row))], *_band(row), color="#e9e9e9", lw=0, zorder=0)
-            for together in _shown(row):
-                alone = len(together) == 1
-                write(
-                    y + 1, together[0].name if alone else f"{len(together)} others, {_outcome(row, together)}", size=7.5
-                )
+            ax.text(0.01, y - 0.2, f"{row.title}: {_short(row.word)}", weight="bold", **words)
+            ax.fill_betweenx([y + 0.5, y + 0.5 + 2 * len(shown)], *_band(row), color="#e9e9e9", lw=0, zorder=0)
+            for together in shown:
+                several = f"{len(together)} others, {_outcome(row, together)}"
+                ax.text(0.01, y + 1, together[0].name if len(together) == 1 else several, **words)
                 y += 2
                 drawn.append((y - 0.2, row, together))
             y += GAP

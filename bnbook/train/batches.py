@@ -21,7 +21,7 @@ def load(split: str, settings: Settings) -> tuple[Tensor, Tensor]:
     images, labels = data.load("train" if drawn else split, subset=settings.data == "subset")
     if drawn:
         shuffled = np.random.default_rng([settings.split_seed, 2]).permutation(len(images))
-        cut = len(images) * 5 // 6
+        cut = len(images) * 5 // 6  # 50,000, as in the division that is not drawn
         part = shuffled[:cut] if split == "train" else shuffled[cut:]
         images, labels = images[part], labels[part]
     count = settings.train_images if split == "train" else None

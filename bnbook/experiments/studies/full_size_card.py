@@ -26,5 +26,5 @@ def grid(quick: bool = False) -> list[dict]:
 def run(setting: dict, seed: int) -> dict:
     """Train one network on a CUDA card."""
     if not torch.cuda.is_available():
-        raise RuntimeError("there is no CUDA device here; `full_size` makes the same runs on the CPU")
+        raise RuntimeError("there is no CUDA device here; `full_size` makes the same runs on the CPU, on other images")
     return full_size.train_and_score(setting, seed, device="cuda", capture="graph")
