@@ -99,7 +99,7 @@ NO_VERDICT = "no verdict yet"
 
 
 class Situation(NamedTuple):
-    """A row of the first table: what somebody has, or changes, and the conditions that answer for it."""
+    """A row of the first tables: what somebody has, or changes, and the conditions that answer for it."""
 
     words: str
     experiment: str
@@ -115,64 +115,66 @@ def _level(*values: object) -> Callable[[Comparison], bool]:
     return lambda comparison: comparison.name in values or any(level in values for level in comparison.levels)
 
 
-SITUATIONS = (
+FIRST = (  # what most people have
     Situation(
         "a ResNet of 8 layers, momentum, batch 128, 5 epochs",
         "conv_depth",
         lambda c: c.levels[0] == 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "the same, 10 epochs, momentum or Adam",
-        "conv_speed",
-        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
-    ),
-    Situation(
-        "a VGG of 6 layers, the same",
-        "conv_speed",
-        lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
-    ),
-    Situation("these two, their updates", "conv_faster", lambda c: c.levels[2] == "none"),
-    Situation("these two, the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
-    Situation(
-        "a ResNet of 20 or 56 layers, momentum, 5 epochs",
+        "the same of 20 or 56 layers",
         "conv_depth",
         lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a ResNet, against SkipInit, Fixup or group norm",
-        "conv_depth",
-        lambda c: not str(c.levels[1]).startswith("no BN"),
+        "a VGG of 6 layers, momentum or Adam, 10 epochs",
+        "conv_speed",
+        lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
     ),
+    Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
+    Situation("a fully connected network and 256 or 1,024 images", "regularization", lambda c: True),
+    Situation("40 plain layers, He weights", "depth", _level("plain network, He weights")),
     Situation(
         "weights 10–100 times too small or 3–10 times too large",
         "init_scale",
         _level("He × 0.01", "He × 0.1", "He × 3.16", "He × 10"),
     ),
-    Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
-    Situation("40 plain layers, default weights", "depth", _level("plain network, default weights")),
-    Situation("40 plain layers, He weights", "depth", _level("plain network, He weights")),
-    Situation("40 residual layers, default weights", "depth", _level("residual network, default weights")),
-    Situation("40 residual layers, He weights", "depth", _level("residual network, He weights")),
-    Situation("a small CNN, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
-    Situation("the same, its accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
-    Situation("the same with momentum, 50,000 images, 15 epochs", "full_size", lambda c: True),
     Situation("a small CNN, plain SGD: updates", "faster", _level("SGD")),
-    Situation("the same, its accuracy", "learning_rate", _level("SGD")),
-    Situation("256 or 1,024 images", "regularization", lambda c: True),
-    Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
-    Situation(
-        "the same, its loss, no other regularizer",
-        "conv_regularized_loss",
-        lambda c: c.levels == ("no other regularizer", "none"),
-    ),
+    Situation("the same, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
+    Situation("the same, tuned, momentum, 50,000 images", "full_size", lambda c: True),
     Situation(
         "group norm instead of it, 2 images in a batch",
         "small_batches",
         lambda c: c.levels == (2, "group"),
         change=True,
     ),
+)
+MORE = (  # folded below them
     Situation(
-        "the same, 4 images",
+        "a ResNet of 8 layers, momentum or Adam, 10 epochs",
+        "conv_speed",
+        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
+    ),
+    Situation("a ResNet or VGG: updates", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation("a ResNet or VGG: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
+    Situation(
+        "a ResNet, against SkipInit, Fixup or group norm",
+        "conv_depth",
+        lambda c: not str(c.levels[1]).startswith("no BN"),
+    ),
+    Situation(
+        "a VGG and 1,024 images: the loss, no other regularizer",
+        "conv_regularized_loss",
+        lambda c: c.levels == ("no other regularizer", "none"),
+    ),
+    Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
+    Situation("40 plain layers, default weights", "depth", _level("plain network, default weights")),
+    Situation("40 residual layers, default weights", "depth", _level("residual network, default weights")),
+    Situation("40 residual layers, He weights", "depth", _level("residual network, He weights")),
+    Situation("a small CNN, plain SGD: accuracy", "learning_rate", _level("SGD")),
+    Situation("the same, momentum or Adam: accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
+    Situation(
+        "group norm instead of it, 4 images in a batch",
         "small_batches",
         lambda c: c.levels == (4, "group"),
         change=True,
@@ -187,6 +189,7 @@ SITUATIONS = (
     Situation("the same in a VGG or ResNet, no dropout", "conv_order", _level("no dropout"), change=True),
     Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh"), change=True),
 )
+TOPICS = "updates and rates of a ResNet or VGG, other weights and normalizations, before or behind the activation"
 
 
 @dataclass(frozen=True)
@@ -301,16 +304,26 @@ def board(results: str | Path = RESULTS) -> list[Row]:
 
 
 def answers(rows: Mapping[str, Row]) -> str:
-    """What batch normalization gives in the situations of `SITUATIONS`: the first thing that a reader looks for.
+    """What batch normalization gives in the situations of `FIRST`, and, folded, in `MORE`: the first thing that a
+    reader looks for.
 
-    Those that have no verdict yet are named below the table.
+    Those that have no verdict yet are named below the tables.
     """
+    folded = f"<details><summary>{len(MORE)} more: {TOPICS}</summary>\n\n{_situations(MORE, rows)}\n\n</details>"
+    parts = [_situations(FIRST, rows), folded]
+    waiting = [row for row in (rows[s.experiment] for s in FIRST + MORE) if not row.judged]
+    if waiting:
+        named = dict.fromkeys(f"[{row.title}](#{row.anchor}){_count(row)}" for row in waiting)
+        parts.append(f"Runs are missing, and there is {NO_VERDICT}, for: {'; '.join(named)}.")
+    return "\n\n".join(parts)
+
+
+def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str:
+    """The table of those that have a verdict; what is had comes before what is changed."""
     lines = [("you have", "batch normalization gives", "which is")]
-    waiting = []
-    for situation in sorted(SITUATIONS, key=lambda situation: situation.change):
+    for situation in sorted(situations, key=lambda situation: situation.change):
         row = rows[situation.experiment]
         if row.judged is None:
-            waiting.append(f"[{row.title}](#{row.anchor}){_count(row)}")
             continue
         found = [c for c in row.comparisons if situation.holds(c)]
         gives = _range(row, found) if found else "–"
@@ -318,9 +331,7 @@ def answers(rows: Mapping[str, Row]) -> str:
         if situation.change and CHANGES not in lines:
             lines.append(CHANGES)
         lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
-    if not waiting:
-        return _table(lines)
-    return f"{_table(lines)}\n\nRuns are missing, and there is {NO_VERDICT}, for: {'; '.join(dict.fromkeys(waiting))}."
+    return _table(lines)
 
 
 def _counts(outcomes: Sequence[str]) -> str:
