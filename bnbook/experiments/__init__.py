@@ -87,7 +87,8 @@ CHAPTER, VERSION, grid and run, and the other constants where they make sense. `
 
 With CONFIRM the runs of SEEDS choose: `best` takes the setting that is best on validation. When all are there, a plan
 is written beside them, NAME.plan.json: the settings that the comparisons read, and how many fresh seeds, 100 and on,
-are to confirm them, from the scatter of the pilot (`engine.plan`). `best(...).rows` are then rows of fresh seeds, and
+are to confirm them, from the scatter of the pilot (`engine.plan`). A larger SEEDS later chooses again: the plan takes
+the settings of all seeds, and the number of fresh ones stays. `best(...).rows` are then rows of fresh seeds, and
 `judge` takes no others. A comparison made by hand names its `settings`, and reads `fresh(rows)`; what shows how a
 setting was chosen reads `pilot(rows)`.
 

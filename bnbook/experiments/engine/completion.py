@@ -13,14 +13,15 @@ from ... import provenance
 from . import bits, plan
 from .experiment import RESULTS, Experiment, Study, find, inventory, key, names, of_planned_seeds, row_key
 from .rows import ResultsError
-from .statistics import CONFIRM
+from .statistics import CONFIRM, pilot
 
 
 def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str = "") -> plan.Plan | None:
     """The plan of a study's confirmation: the one there is, or a new one from the rows that choose.
 
     Its settings are those that the comparisons of all claims on these rows read, and those that they name `beside`; its
-    seeds as many as the claim needs whose pilot scatters most (`plan.seeds_needed`).
+    seeds as many as the claim needs whose pilot scatters most (`plan.seeds_needed`). Where SEEDS is another number now
+    than that of the seeds that chose, the settings are chosen again, and the number of fresh seeds stays.
 
     Returns:
         None while runs that choose are missing.
@@ -32,15 +33,16 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
             was chosen at the edge of its grid.
     """
     path = study.file(results)
-    if there := study.plan(path):
+    there = study.plan(path)
+    if there and there.chosen_on == study.seeds:
         return there
     found = inventory(study, path, range(study.seeds))
     if found.missing or found.damage:
         return None
-    if any(row.get("phase") == CONFIRM for row in found.rows):
+    if not there and any(row.get("phase") == CONFIRM for row in found.rows):
         raise ResultsError(f"{plan.file(path)} is gone, but rows that confirm are there: restore it")
     settings, pilots = {}, []
-    rows = of_planned_seeds(study, found.rows)
+    rows = pilot(of_planned_seeds(study, found.rows))
     for experiment in _claims_on(study.name):
         settings |= {key(study.version, setting, 0): setting for setting in experiment.beside(rows)}
         for comparison in experiment.comparisons(rows):
@@ -58,8 +60,12 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
             said = (experiment.name, comparison.name, difference.mean, difference.sd, experiment.delta)
             pilots.append(plan.Pilot(*said))
     order = [setting for setting in study.settings() if key(study.version, setting, 0) in settings]
-    seeds = plan.number_of_seeds(pilots)
-    made = plan.Plan(study.name, study.version, seeds, order, pilots, provenance.provenance(command))
+    source = provenance.provenance(command)
+    if there:
+        made = there.chosen_again(study.seeds, order, source)
+    else:
+        seeds = plan.number_of_seeds(pilots)
+        made = plan.Plan(study.name, study.version, seeds, study.seeds, order, pilots, source)
     plan.save(path, made)
     return made
 

@@ -2,7 +2,7 @@
 
 Settings are chosen on a few seeds, the pilot, by validation. The verdict is from other, fresh seeds of the chosen
 settings alone. Their number comes from the scatter of the pilot, stands in the plan, and is not changed by what the
-fresh rows say.
+fresh rows say. Where more seeds choose later than did, they may choose other settings; the number stays.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +37,33 @@ class Pilot(NamedTuple):
         return max(self.delta, abs(self.mean) - self.delta) / 2
 
 
+class Earlier(NamedTuple):
+    """What a plan was when fewer seeds had chosen."""
+
+    chosen_on: int
+    settings: list[dict]
+    provenance: Mapping
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Which settings are confirmed, with how many fresh seeds, and why so many."""
+    """Which settings are confirmed, chosen on how many seeds, with how many fresh seeds, and why so many."""
 
     experiment: str
     version: int
     seeds: int
+    chosen_on: int  # seeds, 0 and on
     settings: list[dict]
-    pilots: list[Pilot]
+    pilots: list[Pilot]  # of the seeds that chose first: `seeds` comes from them, and stays
     provenance: Mapping
+    earlier: list[Earlier] = field(default_factory=list)
+
+    def chosen_again(self, chosen_on: int, settings: list[dict], provenance: Mapping) -> Plan:
+        """The plan when other seeds, also more, have chosen these settings."""
+        before = Earlier(self.chosen_on, self.settings, self.provenance)
+        return replace(
+            self, chosen_on=chosen_on, settings=settings, provenance=provenance, earlier=[*self.earlier, before]
+        )
 
     @property
     def fresh(self) -> range:
@@ -94,6 +111,7 @@ def file(path: Path) -> Path:
 def save(path: Path, plan: Plan) -> None:
     """Write the plan beside a results file."""
     content = asdict(plan) | {"pilots": [pilot._asdict() for pilot in plan.pilots]}
+    content["earlier"] = [before._asdict() for before in plan.earlier]
     write_atomically(file(path), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
@@ -108,6 +126,7 @@ def load(path: Path, version: int) -> Plan | None:
     try:
         content = json.loads(file(path).read_text(encoding="utf-8"))
         content["pilots"] = [Pilot(**pilot) for pilot in content["pilots"]]
+        content["earlier"] = [Earlier(**before) for before in content["earlier"]]
         plan = Plan(**content)
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"{file(path)} is no plan ({error}): restore it") from None

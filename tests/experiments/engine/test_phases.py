@@ -121,6 +121,39 @@ def test_a_plan_that_is_there_is_not_changed(tmp_path, tiny):
         run(tmp_path)
 
 
+def test_more_seeds_choose_again_and_the_number_of_fresh_ones_stays(tmp_path, tiny, monkeypatch):
+    """With batch normalization later seeds like another rate better; without, the same."""
+    grid = [{"norm": norm, "lr": lr} for lr in (0.01, 0.03, 0.1, 0.3) for norm in ("none", "batch")]
+    made, few, more = tiny.run, tiny.SEEDS, tiny.SEEDS + 3
+    old, new, other = {"norm": "batch", "lr": 0.1}, {"norm": "batch", "lr": 0.03}, {"norm": "none", "lr": 0.1}
+
+    def liked(setting, seed):
+        good = setting == other or setting == (old if seed < few or seed >= FIRST else new)
+        return made(setting, seed) | {"val_accuracy": 0.9 if good else 0.1}
+
+    monkeypatch.setattr(tiny, "grid", lambda quick=False: [dict(setting) for setting in grid])
+    monkeypatch.setattr(tiny, "run", liked)
+    first = run(tmp_path)
+    before = plan.load(tmp_path / "tiny.jsonl", 1)
+    assert before.settings == [other, old] and before.earlier == []
+    monkeypatch.setattr(tiny, "SEEDS", more)
+    rows = run(tmp_path, phase="choose")
+    planned = plan.load(tmp_path / "tiny.jsonl", 1)
+    assert planned.settings == [new, other] and planned.chosen_on == more
+    assert planned.earlier == [plan.Earlier(few, before.settings, before.provenance)]
+    assert (planned.seeds, planned.pilots) == (before.seeds, before.pilots)
+    assert "was chosen, but not confirmed" in experiments.judge(rows).sentence
+    rows = run(tmp_path)
+    assert plan.load(tmp_path / "tiny.jsonl", 1) == planned and experiments.judge(rows).outcomes
+    added = [row for row in by_phase(rows, "confirm") if row["setting"] == new]
+    assert [row["seed"] for row in added] == list(planned.fresh)
+    assert {experiment.row_key(row): row["test_accuracy"] for row in first}.items() <= {
+        experiment.row_key(row): row["test_accuracy"] for row in rows
+    }.items()
+    (comparison,) = experiment.find("tiny").comparisons(rows)
+    assert new in comparison.settings and old not in comparison.settings and comparison.seeds == tuple(planned.fresh)
+
+
 def test_a_plan_of_an_older_version_is_made_again(tmp_path, tiny, monkeypatch):
     run(tmp_path, phase="choose")
     monkeypatch.setattr(tiny, "VERSION", 2)
@@ -297,11 +330,18 @@ def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(name):
         assert not by_phase(rows, "confirm")
         return
     assert planned.seeds == plan.number_of_seeds(planned.pilots)
-    for comparison in claim.comparisons(by_phase(experiment.of_planned_seeds(study, rows), "choose")):
-        mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
-        found = comparison.difference
-        assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
-        assert all(setting in planned.settings for setting in comparison.settings)
+    plans = [*planned.earlier, planned]
+    assert plans[-1].chosen_on == study.seeds
+    for i, a_plan in enumerate(plans):
+        choosing = [row for row in by_phase(rows, "choose") if row["seed"] < a_plan.chosen_on]
+        for comparison in claim.comparisons(choosing):
+            assert all(setting in a_plan.settings for setting in comparison.settings)
+            if i > 0:
+                continue
+            mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
+            found = comparison.difference
+            assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
     for row in by_phase(rows, "confirm"):
-        assert row["setting"] in planned.settings and row["seed"] in planned.fresh
-        assert row["planned"] == planned.seeds and row["provenance"]["date"] >= planned.provenance["date"]
+        first = next(a_plan for a_plan in plans if row["setting"] in a_plan.settings)
+        assert row["planned"] == planned.seeds and row["seed"] in planned.fresh
+        assert row["provenance"]["date"] >= first.provenance["date"]
