@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import RESULTS, Comparison, Experiment, Verdict, find, judge, policy
+from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilot, policy, verdict
 from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
@@ -404,6 +404,38 @@ def many(rows: Sequence[Row]) -> str:
         f" is false with a probability of {sure}), and {survivors(benjamini_hochberg(p_values))} that of Benjamini and"
         f" Hochberg ({false} of these may be)."
     )
+
+
+def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
+    """Which settings more seeds chose than had chosen at first, and the outcomes that the first ones would have had."""
+    settings, replaced, conditions, others, names = 0, 0, 0, [], set()
+    for row in rows:
+        source = find(row.experiment.rows_of)
+        plan = source.plan(source.file(results))
+        if not (row.judged and plan and plan.earlier):
+            continue
+        first = plan.earlier[0]
+        if source.name not in names:
+            names.add(source.name)
+            settings += len(plan.settings)
+            replaced += sum(setting not in first.settings for setting in plan.settings)
+        found = inventory(source, source.file(results), ()).rows
+        chose = [r for r in pilot(found) if r["seed"] < first.chosen_on]
+        confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
+        outcomes = verdict(row.experiment.comparisons(chose + confirmed), row.experiment.delta).outcomes
+        for name, outcome in row.judged.outcomes.items():
+            conditions += 1
+            if outcomes[name] != outcome:
+                others.append(f"{row.title}, {name}: *{outcomes[name]}*, now *{outcome}*")
+    said = (
+        f"{len(names)} experiments chose on two or three seeds at first, and again on five: {replaced} of {settings}"
+        f" settings became others. With the first ones {len(others)} of {conditions} conditions would have another"
+        " outcome"
+    )
+    if not others:
+        return f"{said}."
+    listed = "\n".join(f"- {other}" for other in others)
+    return f"{said}:\n\n<details><summary>which, and what they would have</summary>\n\n{listed}\n\n</details>"
 
 
 def details(row: Row) -> str:

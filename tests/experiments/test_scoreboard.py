@@ -71,6 +71,7 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
         "answers": scoreboard.answers({row.name: row for row in board}),
         "many": scoreboard.many(board),
         "policy_table": scoreboard.policy_table(),
+        "chosen_again": scoreboard.chosen_again(board),
     }
     for name, text in made.items():
         if text not in shown(page, f"Markdown(scoreboard.{name}("):
@@ -383,6 +384,32 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
             middles = [100 * median([c.a[s] - c.b[s] for s in c.seeds]) for c in found]
             ends = [float(x.replace("−", "-")) for x in said[1].split(" to ")]
             assert [ends[0], ends[-1]] == pytest.approx([min(middles), max(middles)], abs=0.006)
+
+
+def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
+    """Two seeds that praise a rate at which batch normalization fails would have chosen it, and lost."""
+    import json
+
+    bad, good = {"arm": "BN", "init": "he", "lr": 10.0}, {"arm": "BN", "init": "he", "lr": 1.0}
+    row = next(row for row in board if row.name == "noise")
+    assert "; ".join(row.judged.outcomes.values()) == "reversed; reversed"
+    said = scoreboard.chosen_again([row])
+    assert re.search(r"^1 experiments .*: 0 of 41 settings .* 0 of 2 conditions would have another outcome\.$", said)
+    for file in experiments.RESULTS.glob("noise.*"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / "noise.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sum(line["setting"] == bad and line["phase"] == "confirm" for line in lines) == 12
+    for line in lines:
+        if line["setting"] == bad and line["seed"] < 2:
+            line["val_accuracy"] = 0.95
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    plan = json.loads((tmp_path / "noise.plan.json").read_text(encoding="utf-8"))
+    plan["earlier"][0]["settings"].remove(good)
+    (tmp_path / "noise.plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    said = scoreboard.chosen_again([scoreboard.row("noise", tmp_path)], tmp_path)
+    assert "1 of 41 settings" in said and "1 of 2 conditions would have another outcome:" in said
+    assert "- Stable distributions are the reason, He weights: *open*, now *reversed*" in said
 
 
 def test_the_size_that_a_source_names_is_counted(board):
