@@ -22,7 +22,7 @@ from .. import Comparison
 from ..policy import POINTS
 from ..protocol import LAST_LOSSES, evaluate, split, subset, updates
 from . import noise
-from .landscape import activations, distribution_shift, log10, over_updates, probe, smaller
+from .landscape import activations, distribution_shift, log10, over_layers, over_updates, probe, smaller
 from .noise import ARMS, BN, HELD, NOISY, STANDARD, at_best_rate, hold_lengths, with_noise
 from .noise import figure as figure
 
@@ -95,7 +95,7 @@ def run(setting: dict, seed: int) -> dict:
             hold_lengths(filters, lengths)
         if step in PROBED:
             moved = [log10(distribution_shift(a, b)) for a, b in zip(before, seen(), strict=True)]
-            found["shift"].append(round(fmean(moved), 4))
+            found["shift"].append(round(over_layers(moved), 4))
         if step + 1 in PROBED:
             before = look()
     tested = evaluate(model, *split("test", half=True))

@@ -178,11 +178,16 @@ def probe(model: nn.Sequential, x: Tensor, y: Tensor, lr: float, reference: tupl
         "loss_range": log10(max(values) - min(values)),
         "gradient_change": log10(max(changes)),
         "beta": log10(max(c / s for c, s in zip(changes, ALONG, strict=True)) / size) if size else math.nan,
-        "gradient_shift": fmean(shifts),
-        "cosine": fmean(cosines),
-        "distribution_shift": fmean(shifted),
-        "turn": fmean(turns),
+        "gradient_shift": over_layers(shifts),
+        "cosine": over_layers(cosines),
+        "distribution_shift": over_layers(shifted),
+        "turn": over_layers(turns),
     }
+
+
+def over_layers(values: Sequence[float]) -> float:
+    """Their mean; NaN where one is −∞ and another ∞: in a diverged network one layer may stand still, another burst."""
+    return math.nan if {-math.inf, math.inf} <= set(values) else fmean(values)
 
 
 def grid(quick: bool = False) -> list[dict]:

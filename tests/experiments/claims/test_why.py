@@ -232,6 +232,12 @@ def test_a_dead_network_is_measured_without_an_error(batch):
     assert not math.isfinite(found["gradient_shift"]) and not math.isfinite(found["turn"])
 
 
+def test_a_layer_that_stands_still_beside_one_that_bursts_has_no_mean():
+    """A row of such a network has no value; a mean that raises would leave it without a row."""
+    assert L.over_layers([-1.0, 0.0, 4.0]) == 1.0 and L.over_layers([-math.inf, 1.0]) == -math.inf
+    assert math.isnan(L.over_layers([-math.inf, 1.0, math.inf]))
+
+
 def test_a_run_is_probed_before_every_update_of_the_list(monkeypatch):
     monkeypatch.setattr(L, "STEPS", 5)
     monkeypatch.setattr(L, "PROBED", (1, 3, 5))
