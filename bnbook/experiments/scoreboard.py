@@ -407,35 +407,48 @@ def many(rows: Sequence[Row]) -> str:
 
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
-    """Which settings more seeds chose than had chosen at first, and the outcomes that the first ones would have had."""
-    settings, replaced, conditions, others, names = 0, 0, 0, [], set()
+    """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
+    names, conditions, others = set(), 0, 0
+    lines = [("condition", "of the first choice", "now", "outcome")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
         if not (row.judged and plan and plan.earlier):
             continue
+        names.add(source.name)
         first = plan.earlier[0]
-        if source.name not in names:
-            names.add(source.name)
-            settings += len(plan.settings)
-            replaced += sum(setting not in first.settings for setting in plan.settings)
         found = inventory(source, source.file(results), ()).rows
         chose = [r for r in pilot(found) if r["seed"] < first.chosen_on]
         confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
-        outcomes = verdict(row.experiment.comparisons(chose + confirmed), row.experiment.delta).outcomes
-        for name, outcome in row.judged.outcomes.items():
+        before = {c.name: c for c in row.experiment.comparisons(chose + confirmed)}
+        outcomes = verdict([*before.values()], row.experiment.delta).outcomes
+        for now in row.comparisons:
+            then = before[now.name]
             conditions += 1
-            if outcomes[name] != outcome:
-                others.append(f"{row.title}, {name}: *{outcomes[name]}*, now *{outcome}*")
+            if (then.a, then.b) == (now.a, now.b):
+                continue
+            outcome = row.judged.outcomes[now.name]
+            if outcomes[then.name] != outcome:
+                outcome = f"{outcomes[then.name]}, now **{outcome}**"
+                others += 1
+            lines.append((f"[{row.title}](#{row.anchor}), {now.name}", _said_effect(then), _said_effect(now), outcome))
+    if not names:
+        return "Every experiment has the settings that it chose at first."
     said = (
-        f"{len(names)} experiments chose on two or three seeds at first, and again on five: {replaced} of {settings}"
-        f" settings became others. With the first ones {len(others)} of {conditions} conditions would have another"
-        " outcome"
+        f"{len(names)} experiments chose on two or three seeds at first, and again on five. This changed"
+        f" {len(lines) - 1} of {conditions} effects, and the outcome of {others}"
     )
-    if not others:
+    if len(lines) == 1:
         return f"{said}."
-    listed = "\n".join(f"- {other}" for other in others)
-    return f"{said}:\n\n<details><summary>which, and what they would have</summary>\n\n{listed}\n\n</details>"
+    return f"{said}:\n\n<details><summary>which, and what they were</summary>\n\n{_table(lines)}\n\n</details>"
+
+
+def _said_effect(comparison: Comparison) -> str:
+    difference = comparison.difference
+    if difference is None or difference.low is None:
+        return "–"
+    metric = comparison.metric
+    return f"{amount(difference.mean, metric)} {interval(difference.low, difference.high, metric)}"
 
 
 def details(row: Row) -> str:
