@@ -40,10 +40,10 @@ def verdict_sentence(
     minus = f"{amount(-delta, metric)}" if is_factor(metric) else f"−δ = −{limit}"
     where = {
         (SUPPORTED, True): f"above δ = {limit}",
-        (DIRECTION, True): f"above {zero}, by more or less than δ = {limit},",
+        (DIRECTION, True): f"above {zero}, but whether by more than δ = {limit} is open,",
         (SMALLER, True): f"above {zero}, but below δ = {limit},",
         (NEGLIGIBLE, None): f"within δ = {limit}",
-        (DIRECTION, False): f"below {zero}, by more or less than δ = {limit},",
+        (DIRECTION, False): f"below {zero}, but whether by more than δ = {limit} is open,",
         (REVERSED, False): f"below {minus}",
         (OPEN, None): "open",
     }

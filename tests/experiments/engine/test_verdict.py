@@ -279,8 +279,8 @@ def test_the_sentence_names_arms_numbers_and_seeds():
     assert "below −δ = −0.50 points with" in judge(condition("c", *BELOW)).sentence
     assert "above 0, but below δ = 0.50 points, with" in judge(condition("c", *SMALL)).sentence
     less = [condition("a", *SOME), condition("b", *(-d for d in SOME))]
-    assert "above 0, by more or less than δ = 0.50 points, with a (" in judge(*less).sentence
-    assert "; below 0, by more or less than δ = 0.50 points, with b (" in judge(*less).sentence
+    assert "above 0, but whether by more than δ = 0.50 points is open, with a (" in judge(*less).sentence
+    assert "; below 0, but whether by more than δ = 0.50 points is open, with b (" in judge(*less).sentence
 
 
 def test_the_unit_is_that_of_the_metric():
