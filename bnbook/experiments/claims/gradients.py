@@ -35,7 +35,7 @@ DATASET = "Fashion-MNIST, a batch of 128 training images"
 NETWORK = "fully connected, hidden layers of 128, no skip connections"
 BATCH_SIZE, STEPS = 128, 0
 METRIC, EFFECT, DELTA = "evenness_in_decades", "times more even gradients", GRADIENT.delta
-SCOPE = "training at too high a learning rate; what is measured here is the start, so that none of it is within"
+SCOPE = "training at too high a learning rate; measured is the start, so no run here tests it"
 CHANCE = None  # what is not finite has no value
 FACTOR = "the initialization", "the depth"
 
