@@ -161,7 +161,13 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
       });
       const factor = unit.startsWith("times"); // on a logarithmic axis
       const ticks = [[-delta, factor ? "1/δ" : "−δ"], [0, factor ? "1" : "0"], [delta, "δ"]];
-      for (const [v, words] of at(delta) - at(0) > 16 ? ticks : [ticks[1]]) parts.push(text("live-tick", at(v), bottom + 18, words, "middle"));
+      const marks = at(delta) - at(0) > 16 ? ticks : [ticks[1]];
+      const size = factor ? 1 : 10 ** Math.floor(Math.log10(most)); // a power of ten, or one digit of an effect
+      const end = size * Math.floor(most / size);
+      if (this.shown && at(end) - at(marks.length > 1 ? delta : 0) > 36) {
+        for (const v of [-end, end]) marks.push([v, factor ? brief(10 ** v) : `${v < 0 ? "−" : "+"}${brief(end)}`]);
+      }
+      for (const [v, words] of marks) parts.push(text("live-tick", at(v), bottom + 18, words, "middle"));
       parts.push(text("live-tick", right, bottom + 36, unit, "end"));
       return { height: bottom + 42, parts };
     }
