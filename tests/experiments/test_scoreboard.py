@@ -377,7 +377,7 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         expected = [unit(m) for m in (means[0], means[-1])]
         assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
         assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
-        failed = sum(b <= 0.1 for c in found for b in c.b.values()) if row.experiment.metric == "test_accuracy" else 0
+        failed = sum(b < 0.2 for c in found for b in c.b.values()) if row.experiment.metric == "test_accuracy" else 0
         said = re.search(r"\(middle pairs (.*); (\d+) of (\d+) without it failed\)", line)
         assert (said and (int(said[2]), int(said[3]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
         if said:
