@@ -162,10 +162,12 @@ high }), `delta`, `unit`; for a curve `x`, `y`, `low`, `high` (the values, and t
       const factor = unit.startsWith("times"); // on a logarithmic axis
       const ticks = [[-delta, factor ? "1/δ" : "−δ"], [0, factor ? "1" : "0"], [delta, "δ"]];
       const marks = at(delta) - at(0) > 16 ? ticks : [ticks[1]];
-      const size = factor ? 1 : 10 ** Math.floor(Math.log10(most)); // a power of ten, or one digit of an effect
-      const end = size * Math.floor(most / size);
+      const times = unit.startsWith("points") ? 100 : 1;
+      const size = factor ? 1 : 10 ** Math.floor(Math.log10(times * most)); // a power of ten, or of one digit
+      const shownEnd = size * Math.floor((times * most) / size);
+      const end = shownEnd / times;
       if (this.shown && at(end) - at(marks.length > 1 ? delta : 0) > 36) {
-        for (const v of [-end, end]) marks.push([v, factor ? brief(10 ** v) : `${v < 0 ? "−" : "+"}${brief(end)}`]);
+        for (const side of [-1, 1]) marks.push([side * end, factor ? brief(10 ** (side * end)) : `${side < 0 ? "−" : "+"}${brief(shownEnd)}`]);
       }
       for (const [v, words] of marks) parts.push(text("live-tick", at(v), bottom + 18, words, "middle"));
       parts.push(text("live-tick", right, bottom + 36, unit, "end"));
