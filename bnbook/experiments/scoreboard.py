@@ -410,7 +410,7 @@ def many(rows: Sequence[Row]) -> str:
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
     names, conditions, others = set(), 0, 0
-    lines = [("condition", "of the first choice", "now", "outcome")]
+    lines = [("condition", "of the first choice", "now")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
@@ -428,11 +428,11 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
             conditions += 1
             if (then.a, then.b) == (now.a, now.b):
                 continue
-            outcome = row.judged.outcomes[now.name]
-            if outcomes[then.name] != outcome:
-                outcome = f"{outcomes[then.name]}, now **{outcome}**"
+            said = [_said_effect(then), _said_effect(now)]
+            if outcomes[then.name] != (outcome := row.judged.outcomes[now.name]):
+                said = [f"{said[0]}, {outcomes[then.name]}", f"{said[1]}, **{outcome}**"]
                 others += 1
-            lines.append((f"[{row.title}](#{row.anchor}), {now.name}", _said_effect(then), _said_effect(now), outcome))
+            lines.append((f"[{row.title}](#{row.anchor}), {now.name}", *said))
     if not names:
         return "Every experiment has the settings that it chose at first."
     said = (

@@ -409,7 +409,12 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
     (line,) = (line for line in said.splitlines() if "(#scoreboard-noise), He weights |" in line)
     then, now = (float(x.replace("−", "-")) for x in re.findall(r"([−+][\d.]+) points \[", line))
     (same,) = (100 * c.difference.mean for c in row.comparisons if c.name == "He weights")
-    assert now == pytest.approx(same, abs=0.006) and then < -10 and line.endswith(" | open, now **reversed** |")
+    assert (
+        now == pytest.approx(same, abs=0.006)
+        and then < -10
+        and ", open | " in line
+        and line.endswith(", **reversed** |")
+    )
 
 
 def test_the_size_that_a_source_names_is_counted(board):
