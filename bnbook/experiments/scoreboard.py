@@ -137,7 +137,7 @@ FIRST = (  # what most people have
     Situation(
         "weights 10–100 times too small or 3–10 times too large",
         "init_scale",
-        _level("He × 0.01", "He × 0.1", "He × 3.16", "He × 10"),
+        _level("He × 0.01", "He × 0.0316", "He × 0.1", "He × 3.16", "He × 10"),
     ),
     Situation("a small CNN, plain SGD: updates", "faster", _level("SGD")),
     Situation("the same, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
@@ -409,15 +409,14 @@ def many(rows: Sequence[Row]) -> str:
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
-    names, conditions, others = set(), 0, 0
+    first_choices, conditions, others, larger = {}, 0, 0, 0
     lines = [("condition", "of the first choice", "now")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
         if not (row.judged and plan and plan.earlier):
             continue
-        names.add(source.name)
-        first = plan.earlier[0]
+        first = first_choices[source.name] = plan.earlier[0]
         found = inventory(source, source.file(results), ()).rows
         chose = [r for r in pilot(found) if r["seed"] < first.chosen_on]
         confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
@@ -428,16 +427,18 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
             conditions += 1
             if (then.a, then.b) == (now.a, now.b):
                 continue
+            larger += now.difference.mean > then.difference.mean
             said = [_said_effect(then), _said_effect(now)]
             if outcomes[then.name] != (outcome := row.judged.outcomes[now.name]):
                 said = [f"{said[0]}, {outcomes[then.name]}", f"{said[1]}, **{outcome}**"]
                 others += 1
             lines.append((f"[{row.title}](#{row.anchor}), {now.name}", *said))
-    if not names:
+    if not first_choices:
         return "Every experiment has the settings that it chose at first."
+    few = " or ".join(map(str, sorted({first.chosen_on for first in first_choices.values()})))
     said = (
-        f"{len(names)} experiments chose on two or three seeds at first, and again on five. This changed"
-        f" {len(lines) - 1} of {conditions} effects, and the outcome of {others}"
+        f"{len(first_choices)} experiments chose on {few} seeds at first, and again on five. This changed"
+        f" {len(lines) - 1} of {conditions} effects ({larger} are larger now), and the outcome of {others}"
     )
     if len(lines) == 1:
         return f"{said}."

@@ -394,7 +394,7 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
     row = next(row for row in board if row.name == "noise")
     assert "; ".join(row.judged.outcomes.values()) == "reversed; reversed"
     said = scoreboard.chosen_again([row])
-    assert said.endswith("This changed 0 of 2 effects, and the outcome of 0.")
+    assert said.endswith("This changed 0 of 2 effects (0 are larger now), and the outcome of 0.")
     for file in experiments.RESULTS.glob("noise.*"):
         shutil.copy(file, tmp_path)
     path = tmp_path / "noise.jsonl"
@@ -405,7 +405,7 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
             line["val_accuracy"] = 0.95
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     said = scoreboard.chosen_again([scoreboard.row("noise", tmp_path)], tmp_path)
-    assert "This changed 1 of 2 effects, and the outcome of 1:" in said
+    assert "This changed 1 of 2 effects (1 are larger now), and the outcome of 1:" in said
     (line,) = (line for line in said.splitlines() if "(#scoreboard-noise), He weights |" in line)
     then, now = (float(x.replace("−", "-")) for x in re.findall(r"([−+][\d.]+) points \[", line))
     (same,) = (100 * c.difference.mean for c in row.comparisons if c.name == "He weights")
