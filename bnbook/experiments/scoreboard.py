@@ -117,7 +117,7 @@ def _level(*values: object) -> Callable[[Comparison], bool]:
 
 FIRST = (  # what most people have
     Situation(
-        "a ResNet of 8 layers, momentum, batch 128, 5 epochs",
+        "a ResNet of 8 layers, momentum, batch 128",
         "conv_depth",
         lambda c: c.levels[0] == 8 and str(c.levels[1]).startswith("no BN"),
     ),
@@ -127,7 +127,7 @@ FIRST = (  # what most people have
         lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a VGG of 6 layers, momentum or Adam, 10 epochs",
+        "a VGG of 6 layers, momentum or Adam",
         "conv_speed",
         lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
     ),
@@ -330,7 +330,7 @@ def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str
         word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
         if situation.change and CHANGES not in lines:
             lines.append(CHANGES)
-        lines.append((situation.words, gives, f"[{word}](#{row.anchor}){_count(row)}"))
+        lines.append((situation.words, gives, f"[{word}](#{row.anchor})"))
     return _table(lines)
 
 

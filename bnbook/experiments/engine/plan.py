@@ -59,7 +59,7 @@ class Plan:
     earlier: list[Earlier] = field(default_factory=list)
 
     def chosen_again(self, chosen_on: int, settings: list[dict], provenance: Mapping) -> Plan:
-        """The plan when other seeds, also more, have chosen these settings."""
+        """The plan after another number of seeds has chosen these settings."""
         before = Earlier(self.chosen_on, self.settings, self.provenance)
         return replace(
             self, chosen_on=chosen_on, settings=settings, provenance=provenance, earlier=[*self.earlier, before]

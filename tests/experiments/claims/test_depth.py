@@ -146,7 +146,7 @@ def test_an_arm_that_guesses_at_every_rate_has_no_edge():
 
 
 def test_missing_rows_give_no_verdict(rows):
-    assert f"1 of the {2 * len(D.grid())} planned runs" in experiments.judge(rows[1:]).sentence
+    assert f"1 of the {D.SEEDS * len(D.grid())} planned runs" in experiments.judge(rows[1:]).sentence
     assert "not been confirmed" in experiments.judge(rows).sentence
     assert experiments.judge(confirmed()[:-1]).word == "open" and experiments.judge(confirmed()).word == "supported"
 
