@@ -77,11 +77,11 @@
       const parts = [...c.parts];
       if (relu) {
         parts.push(line("live-mark-line live-fine", box.left, c.y(end), box.right, c.y(end)));
-        parts.push(text("live-value", box.left + 3, c.y(end) + 16, "π/(π−1)"));
+        parts.push(text("live-value", box.right - 2, c.y(end) + 19, "π/(π−1)", "end"));
       }
       for (const of of [true, false]) {
         parts.push(c.curve(of === relu ? "live-with" : "live-c5 live-faint", curve(of)));
-        parts.push(text("live-tick", box.right - 2, c.y(rate(MOST, of)) + (of ? -9 : -7), of ? "ReLU" : "linear", "end"));
+        parts.push(text("live-tick", box.right - 2, c.y(rate(MOST, of)) + (of ? -9 : -16), of ? "ReLU" : "linear", "end"));
         for (const [m, value] of this.data[of ? "relu" : "linear"] ?? []) parts.push(circle(`live-hollow ${of === relu ? "live-with" : "live-c5"}`, c.x(m), c.y(value), 3.5));
       }
       parts.push(line("live-mark-line", c.x(this.m), c.y(Math.min(r, 2.4)), c.x(this.m), box.bottom));
