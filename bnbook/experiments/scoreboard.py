@@ -409,14 +409,17 @@ def many(rows: Sequence[Row]) -> str:
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
-    first_choices, conditions, others, larger = {}, 0, 0, 0
+    few, more, names, conditions, others, larger = set(), set(), set(), 0, 0, 0
     lines = [("condition", "of the first choice", "now")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
         if not (row.judged and plan and plan.earlier):
             continue
-        first = first_choices[source.name] = plan.earlier[0]
+        first = plan.earlier[0]
+        names.add(source.name)
+        few.add(first.chosen_on)
+        more.add(plan.chosen_on)
         found = inventory(source, source.file(results), ()).rows
         chose = [r for r in pilot(found) if r["seed"] < first.chosen_on]
         confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
@@ -427,17 +430,18 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
             conditions += 1
             if (then.a, then.b) == (now.a, now.b):
                 continue
-            larger += now.difference.mean > then.difference.mean
+            if then.difference and now.difference:
+                larger += now.difference.mean > then.difference.mean
             said = [_said_effect(then), _said_effect(now)]
             if outcomes[then.name] != (outcome := row.judged.outcomes[now.name]):
                 said = [f"{said[0]}, {outcomes[then.name]}", f"{said[1]}, **{outcome}**"]
                 others += 1
             lines.append((f"[{row.title}](#{row.anchor}), {now.name}", *said))
-    if not first_choices:
+    if not names:
         return "Every experiment has the settings that it chose at first."
-    few = " or ".join(map(str, sorted({first.chosen_on for first in first_choices.values()})))
+    at_first, again = (" or ".join(map(str, sorted(seeds))) for seeds in (few, more))
     said = (
-        f"{len(first_choices)} experiments chose on {few} seeds at first, and again on five. This changed"
+        f"{len(names)} experiments chose on {at_first} seeds at first, and again on {again}. This changed"
         f" {len(lines) - 1} of {conditions} effects ({larger} are larger now), and the outcome of {others}"
     )
     if len(lines) == 1:
