@@ -272,6 +272,8 @@ def _put_bits_back(rows: Iterable[dict], path: Path) -> list[str]:
 def load(name: str, results: str | Path = RESULTS, quick: bool = False) -> list[dict]:
     """The rows of an experiment or a study, of its present version, in the order of its grid and then of the seeds.
 
+    Those of the planned seeds: rows of others, or a part of them, change no figure as they change no verdict.
+
     Raises:
         ResultsError: a damaged line, or no rows yet.
     """
@@ -279,9 +281,9 @@ def load(name: str, results: str | Path = RESULTS, quick: bool = False) -> list[
     found = inventory(study, study.file(results, quick), (), quick)
     if found.damage:
         raise ResultsError(found.damage[0])
-    if not found.rows:
+    if not (rows := of_planned_seeds(study, found.rows)):
         raise ResultsError(f"there are no rows of {study.name!r} yet: python -m bnbook.experiments run {study.name}")
-    return found.rows
+    return rows
 
 
 def _problem_of_metric(row: Mapping, metric: str | None) -> str | None:

@@ -14,6 +14,9 @@ from bnbook.experiments.claims.conv_speed import BUDGETS
 matplotlib.use("Agg")
 
 
+MORE = 0.0001 * (conv_speed.SEEDS - 1) / 2  # of what `made_up` adds where there is BN, over the seeds that choose
+
+
 def made_up(accuracy, seeds=range(conv_speed.SEEDS), phase="choose") -> list[dict]:
     """Rows of `accuracy(setting)`, less off the middle rate and a little more with every seed where there is BN."""
     rows = []
@@ -65,7 +68,7 @@ def test_the_longest_trainings_are_compared():
     ]
     for comparison in found:
         expected = {"none": 0.2, "group": 0.1}[comparison.levels[2]]
-        assert comparison.difference.mean == pytest.approx(expected + 0.00005) and not comparison.edges
+        assert comparison.difference.mean == pytest.approx(expected + MORE) and not comparison.edges
         assert {setting["steps"] for setting in comparison.settings} == {780}
     assert [c.name for c in found if conv_speed.in_scope(c)] == [
         "VGG-6, SGD, momentum 0.9, against no normalization",

@@ -95,7 +95,7 @@ def test_the_command_does_it_when_the_last_planned_run_is_made(tmp_path, monkeyp
     assert command.main(["run", "tiny", *folder]) == 0
     assert len(kept(experiments.load("tiny", tmp_path))) == 6
     assert command.main(["run", "tiny", "--seeds", "4", *folder]) == 0  # one more than planned
-    rows = experiments.load("tiny", tmp_path)
+    rows = experiment.inventory(experiment.find("tiny"), tmp_path / "tiny.jsonl").rows
     assert len(rows) == 24 and over_images(rows) and len(kept(rows)) == 6 + 6  # of the planned seeds two arms
 
 
