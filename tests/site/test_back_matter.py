@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.utils import new_document
 from playwright.sync_api import Browser
+from pybtex.database import parse_file
 
 import bnbook
 from tests.site.conftest import ROOT, Visit, open_page
@@ -284,3 +286,13 @@ def test_the_conventions_begin_with_one_table(site: Path) -> None:
     assert len(rows) >= 9
     assert all(cell.get_text().strip() not in ("", "–") for row in rows for cell in row.select("td"))
     assert article.select_one("table").sourceline < article.select("h2")[0].sourceline
+
+
+def test_no_two_sources_are_cited_alike() -> None:
+    """Names and year are all that a page shows of a source; those of one year have a letter behind it."""
+    entries = parse_file(str(ROOT / "book" / "references.bib")).entries
+    cited = Counter()
+    for entry in entries.values():
+        names = [" ".join(person.last_names) for person in entry.persons["author"]]
+        cited[names[0] if len(names) > 2 else " and ".join(names), entry.fields["year"]] += 1
+    assert len(entries) > 50 and [alike for alike, count in cited.items() if count > 1] == []
