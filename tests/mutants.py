@@ -906,6 +906,13 @@ MUTANTS = (
                 "of many pairs one comes out apart by chance",
             ),
             (
+                "what may be the same is called different",
+                "[pair for pair in differ if not _zones(pair[0], delta) & _zones(pair[1], delta)]",
+                "differ",
+                "test_every_word",
+                "a claim that may hold in all conditions is said to depend on them",
+            ),
+            (
                 "less is contradicted always",
                 "(needs_more and all(exceeds(delta, d.high) for d in found))",
                 "(all(exceeds(delta, d.high) for d in found))",

@@ -180,7 +180,7 @@ def _option(judged: Verdict, condition: str | None) -> str:
     """What a reader should have bet on."""
     if condition is not None:
         return _OPTION_OF[judged.outcomes.get(condition, OPEN)]
-    if judged.word.startswith("depends"):
+    if "depends on" in judged.word:  # or its size does
         return "depends"
     if judged.word == CONTRADICTED:  # all are reversed, or the claim asks for more than any of them has
         return "reversed" if set(judged.outcomes.values()) == {REVERSED} else "little"

@@ -36,8 +36,8 @@ CALIBRATION = Size(
 COST = Size(
     0.1,
     "times fewer updates, times less change along a step",
-    "a factor of about 1.25: by so much an update with batch normalization takes longer, so that less is no gain in"
-    " seconds",
+    "ten to the power of a tenth: about so much longer takes an update with batch normalization on one core, so that"
+    " less is no gain in seconds (on a card it may take half as long again)",
 )
 RATE = Size(
     log10(2),

@@ -15,6 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilot, policy, verdict
+from .claims.higher_rates import LEARNS
 from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
@@ -101,7 +102,7 @@ NO_VERDICT = "no verdict yet"
 class Situation(NamedTuple):
     """A row of the first tables: what somebody has, or changes, and the conditions that answer for it."""
 
-    words: str
+    words: str  # the number of updates follows
     experiment: str
     holds: Callable[[Comparison], bool]
     change: bool = False  # another network with batch normalization, or another normalization, is asked about
@@ -115,81 +116,90 @@ def _level(*values: object) -> Callable[[Comparison], bool]:
     return lambda comparison: comparison.name in values or any(level in values for level in comparison.levels)
 
 
+def _against_none(depths: int | tuple[int, ...], *starts: str) -> Callable[[Comparison], bool]:
+    """Whether a condition is one of a ResNet of these depths, against none from these initial weights."""
+    depths = (depths,) if isinstance(depths, int) else depths
+    return lambda c: c.levels[0] in depths and c.levels[1] in {f"no BN, {start}" for start in starts}
+
+
 FIRST = (  # what most people have
+    Situation("ResNet-8, momentum", "conv_depth", _against_none(8, "He", "default init")),
     Situation(
-        "a ResNet of 8 layers, momentum, batch 128",
-        "conv_depth",
-        lambda c: c.levels[0] == 8 and str(c.levels[1]).startswith("no BN"),
-    ),
-    Situation(
-        "the same of 20 or 56 layers",
-        "conv_depth",
-        lambda c: c.levels[0] > 8 and str(c.levels[1]).startswith("no BN"),
-    ),
-    Situation(
-        "a VGG of 6 layers, momentum or Adam",
+        "the same or Adam",
         "conv_speed",
-        lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none",
+        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
     ),
-    Situation("a VGG and 1,024 images", "conv_regularization", _level("none")),
-    Situation("a fully connected network and 256 or 1,024 images", "regularization", lambda c: True),
-    Situation("40 plain layers, He weights", "depth", _level("plain network, He weights")),
+    Situation("ResNet-20 or -56, default weights", "conv_depth", _against_none((20, 56), "default init")),
+    Situation("the same, He weights", "conv_depth", _against_none((20, 56), "He")),
+    Situation("VGG-6, 1,024 images", "conv_regularization", _level("none")),
+    Situation("a CNN, 50,000 images", "full_size", lambda c: True),
+    Situation("a small CNN, plain SGD", "faster", _level("SGD")),
+    Situation("the same, momentum or Adam", "faster", _level("SGD, momentum 0.9", "Adam")),
+    Situation("40 fully connected layers, default weights", "depth", _level("plain network, default weights")),
+    Situation("the same, He weights", "depth", _level("plain network, He weights")),
     Situation(
-        "weights 10–100 times too small or 3–10 times too large",
+        "weights 3–100 times too small or 3–10 too large, plain SGD",
         "init_scale",
-        _level("He × 0.01", "He × 0.0316", "He × 0.1", "He × 3.16", "He × 10"),
+        _level("He × 0.01", "He × 0.0316", "He × 0.1", "He × 0.316", "He × 3.16", "He × 10"),
     ),
-    Situation("a small CNN, plain SGD: updates", "faster", _level("SGD")),
-    Situation("the same, momentum or Adam: updates", "faster", _level("SGD, momentum 0.9", "Adam")),
-    Situation("the same, tuned, momentum, 50,000 images", "full_size", lambda c: True),
     Situation(
-        "group norm instead of it, 2 images in a batch",
+        "group norm instead, batches of 2, a fully connected layer in the CNN",
         "small_batches",
         lambda c: c.levels == (2, "group"),
         change=True,
     ),
 )
 MORE = (  # folded below them
-    Situation(
-        "a ResNet of 8 layers, momentum or Adam, 10 epochs",
-        "conv_speed",
-        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
-    ),
-    Situation("a ResNet or VGG: updates", "conv_faster", lambda c: c.levels[2] == "none"),
-    Situation("a ResNet or VGG: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
+    Situation("VGG-6, momentum or Adam", "conv_speed", lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none"),
+    Situation("ResNet-8 or VGG-6, momentum or Adam", "conv_faster", lambda c: c.levels[2] == "none"),
+    Situation("the same: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
     Situation(
         "a ResNet, against SkipInit, Fixup or group norm",
         "conv_depth",
         lambda c: not str(c.levels[1]).startswith("no BN"),
     ),
     Situation(
-        "a VGG and 1,024 images: the loss, no other regularizer",
+        "VGG-6, 1,024 images: the loss, no other regularizer",
         "conv_regularized_loss",
         lambda c: c.levels == ("no other regularizer", "none"),
     ),
-    Situation("weights of the right size", "init_scale", _level("He × 1", "PyTorch's default")),
-    Situation("40 plain layers, default weights", "depth", _level("plain network, default weights")),
-    Situation("40 residual layers, default weights", "depth", _level("residual network, default weights")),
-    Situation("40 residual layers, He weights", "depth", _level("residual network, He weights")),
-    Situation("a small CNN, plain SGD: accuracy", "learning_rate", _level("SGD")),
-    Situation("the same, momentum or Adam: accuracy", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
+    Situation("a fully connected network, 256 or 1,024 images", "regularization", lambda c: True),
+    Situation("weights of the right size, plain SGD", "init_scale", _level("He × 1", "PyTorch's default")),
     Situation(
-        "group norm instead of it, 4 images in a batch",
+        "40 residual fully connected layers, default weights", "depth", _level("residual network, default weights")
+    ),
+    Situation("the same, He weights", "depth", _level("residual network, He weights")),
+    Situation("a small CNN, plain SGD", "learning_rate", _level("SGD")),
+    Situation("the same, momentum or Adam", "learning_rate", _level("SGD, momentum 0.9", "Adam")),
+    Situation(
+        "group norm instead, batches of 4, the same CNN",
         "small_batches",
         lambda c: c.levels == (4, "group"),
         change=True,
     ),
     Situation(
-        "the same, 8 to 128 images",
+        "the same, batches of 8 to 128",
         "small_batches",
         lambda c: c.levels[0] >= 8 and c.levels[1] == "group",
         change=True,
     ),
-    Situation("it before ReLU instead of behind", "placement", _level("relu"), change=True),
-    Situation("the same in a VGG or ResNet, no dropout", "conv_order", _level("no dropout"), change=True),
-    Situation("it before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh"), change=True),
+    Situation("before ReLU instead of behind, fully connected", "placement", _level("relu"), change=True),
+    Situation("before sigmoid or tanh instead of behind", "placement", _level("sigmoid", "tanh"), change=True),
+    Situation("before ReLU, VGG-6 or ResNet-8, no dropout", "conv_order", _level("no dropout"), change=True),
+    Situation(
+        "the same, VGG-6 with dropout",
+        "conv_order",
+        lambda c: c.levels[0] == "VGG-6" and c.levels[1] != "no dropout",
+        change=True,
+    ),
+    Situation(
+        "the same, ResNet-8 with dropout",
+        "conv_order",
+        lambda c: c.levels[0] == "ResNet-8" and c.levels[1] != "no dropout",
+        change=True,
+    ),
 )
-TOPICS = "updates and rates of a ResNet or VGG, other weights and normalizations, before or behind the activation"
+TOPICS = "other networks, normalizations and weights, loss, before or behind the activation, dropout"
 
 
 @dataclass(frozen=True)
@@ -320,7 +330,7 @@ def answers(rows: Mapping[str, Row]) -> str:
 
 def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str:
     """The table of those that have a verdict; what is had comes before what is changed."""
-    lines = [("you have", "batch normalization gives", "which is")]
+    lines = [("you have", "batch normalization gives", "the claim is")]
     for situation in sorted(situations, key=lambda situation: situation.change):
         row = rows[situation.experiment]
         if row.judged is None:
@@ -330,7 +340,8 @@ def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str
         word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
         if situation.change and CHANGES not in lines:
             lines.append(CHANGES)
-        lines.append((situation.words, gives, f"[{word}](#{row.anchor})"))
+        trained = "" if is_factor(row.experiment.metric) else f", {row.experiment.steps:,} updates"
+        lines.append((f"{situation.words}{trained}", gives, f"[{word}](#{row.anchor})"))
     return _table(lines)
 
 
@@ -341,20 +352,39 @@ def _counts(outcomes: Sequence[str]) -> str:
 
 
 def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
-    """The effect, from the least to the largest mean, and an interval that holds those of all conditions."""
+    """The effect, from the least to the largest mean, and an interval that holds those of all conditions.
+
+    Where some runs of an arm fail, the effects are those of the middle pairs: the mean of pairs that fail and of pairs
+    that do not is an effect that none of them has.
+    """
     metric, found = comparisons[0].metric, [c.difference for c in comparisons]
-    means = [_bare(mean, metric) for mean in sorted({d.mean for d in found})]
-    low, high = min(d.low for d in found), max(d.high for d in found)
-    ends = " to ".join(dict.fromkeys([means[0], means[-1]]))
-    gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')} {interval(low, high, metric)}"
-    scores = [score for c in comparisons for score in c.b.values()]
-    guess = 2 * (row.experiment.chance or 0)  # an untrained network is right on a tenth of the images, more or less
-    failed, runs = sum(score is not None and score < guess for score in scores), len(scores)
-    if failed and metric == "test_accuracy":
-        middles = sorted(median(c.a[seed] - c.b[seed] for seed in c.seeds) for c in comparisons)
-        pairs = " to ".join(dict.fromkeys(_bare(middle, metric) for middle in (middles[0], middles[-1])))
-        gives += f" (middle pairs {pairs}; {failed} of {runs} without it failed)"
-    return gives
+    mixed = any(map(_mixed, comparisons))
+    effects = sorted(_middle(c) if mixed else c.difference.mean for c in comparisons)
+    ends = " to ".join(dict.fromkeys(_bare(effect, metric) for effect in (effects[0], effects[-1])))
+    gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')}"
+    if mixed:
+        failed = {side: [run for c in comparisons for run in runs(c)] for side, runs in SIDES.items()}
+        said = [f"{sum(runs)} of {len(runs)} {side} it" for side, runs in failed.items() if any(runs)]
+        gives += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g} %)"
+    return f"{gives} {interval(min(d.low for d in found), max(d.high for d in found), metric)}"
+
+
+SIDES = {"without": lambda c: _failed(c.b, c.metric), "with": lambda c: _failed(c.a, c.metric)}
+
+
+def _failed(scores: Mapping[int, float | None], metric: str) -> list[bool]:
+    """Which runs have learned nothing to speak of, where the metric tells."""
+    return [metric == "test_accuracy" and score is not None and score <= LEARNS for score in scores.values()]
+
+
+def _mixed(comparison: Comparison) -> bool:
+    """Whether some runs of an arm fail, and not all."""
+    return any(len(set(runs(comparison))) > 1 for runs in SIDES.values())
+
+
+def _middle(comparison: Comparison) -> float:
+    """The median of the paired differences."""
+    return median(comparison.a[seed] - comparison.b[seed] for seed in comparison.seeds)
 
 
 def _bare(value: float, metric: str) -> str:
@@ -389,7 +419,7 @@ def policy_table() -> str:
 def _delta(size: policy.Size) -> str:
     if size in (policy.LOSS, policy.CALIBRATION):
         return f"{size.delta:g}"
-    return f"{100 * size.delta:g}" if size is policy.POINTS else f"{10**size.delta:.2g}"
+    return f"{100 * size.delta:g}" if size is policy.POINTS else f"{10**size.delta:.3g}"
 
 
 def many(rows: Sequence[Row]) -> str:
@@ -403,18 +433,21 @@ def many(rows: Sequence[Row]) -> str:
         f"Of all conditions: {summary(outcomes)}. Of the {definite} that are not open, {survivors(holm(p_values))}"
         f" survive Holm's correction for all {len(found)} together (as far as Student's t holds far out, none of these"
         f" is false with a probability of {sure}), and {survivors(benjamini_hochberg(p_values))} that of Benjamini and"
-        f" Hochberg ({false} of these may be)."
+        f" Hochberg ({false} of these may be false, on average)."
     )
 
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
-    few, more, names, conditions, others, larger = set(), set(), set(), 0, 0, 0
+    few, more, names, conditions, others, larger, waiting = set(), set(), set(), 0, 0, 0, []
     lines = [("condition", "of the first choice", "now")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
-        if not (row.judged and plan and plan.earlier):
+        if not (row.judged and plan):
+            continue
+        if not plan.earlier:
+            waiting.append((row, plan.chosen_on))
             continue
         first = plan.earlier[0]
         names.add(source.name)
@@ -442,11 +475,15 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     at_first, again = (" or ".join(map(str, sorted(seeds))) for seeds in (few, more))
     said = (
         f"{len(names)} experiments chose on {at_first} seeds at first, and again on {again}. This changed"
-        f" {len(lines) - 1} of {conditions} effects ({larger} are larger now), and the outcome of {others}"
+        f" {len(lines) - 1} of {conditions} effects ({larger} moved in favour of their claim), and the outcome of"
+        f" {others}"
     )
     if len(lines) == 1:
-        return f"{said}."
-    return f"{said}:\n\n<details><summary>which, and what they were</summary>\n\n{_table(lines)}\n\n</details>"
+        said += "."
+    else:
+        said += f":\n\n<details><summary>which, and what they were</summary>\n\n{_table(lines)}\n\n</details>"
+    still = [f"[{row.title}](#{row.anchor}) ({seeds})" for row, seeds in waiting if seeds < max(more)]
+    return f"{said}\n\nNot chosen again yet (by the seeds that chose): {'; '.join(still)}." if still else said
 
 
 def _said_effect(comparison: Comparison) -> str:
@@ -498,7 +535,10 @@ def _effect(row: Row, comparison: Comparison) -> tuple[str, ...]:
         return comparison.name, "–", "–", outcome, "–"
     beside = against(difference.low, difference.high, row.experiment.size)
     low_high = interval(difference.low, difference.high, metric)
-    return comparison.name, _bare(difference.mean, metric), low_high, outcome, beside
+    effect = _bare(difference.mean, metric)
+    if _mixed(comparison):
+        effect += f" (middle pair {_bare(_middle(comparison), metric)})"
+    return comparison.name, effect, low_high, outcome, beside
 
 
 def _count(row: Row) -> str:
@@ -655,6 +695,7 @@ def _scale(ax: Axes, said: str) -> None:
         ax.minorticks_off()
     ax.axvline(0, color="k", lw=0.8, zorder=0.5)
     ax.set(xlim=(-1.3 * limit, 1.3 * limit))
+    ax.tick_params(axis="x", top=True, labeltop=True)  # its bottom may be screens away
     ax.set_xlabel(said, fontsize=8)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="x", labelsize=8)

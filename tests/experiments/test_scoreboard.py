@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from bnbook import experiments
 from bnbook.experiments import Comparison, scoreboard
 from bnbook.experiments.engine.rows import ResultsError
-from bnbook.experiments.engine.words import OPEN, OUTCOMES
+from bnbook.experiments.engine.words import OPEN, OUTCOMES, is_factor
 
 PAGE = tool.BOOK / "18_scoreboard.ipynb"
 OWN = sorted(path.stem for path in Path(experiments.__file__).parent.glob("claims/[a-z]*.py"))
@@ -356,7 +356,7 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
     rows = {row.name: row for row in board}
     text = scoreboard.answers(rows)
     tables = [[line for line in part.splitlines() if line[:1] == "|"] for part in text.split("<details>")]
-    assert "</details>" in text and len(scoreboard.FIRST) <= 11
+    assert "</details>" in text and len(scoreboard.FIRST) <= 12
     lines, known = [], []
     for table, situations in zip(tables, (scoreboard.FIRST, scoreboard.MORE), strict=True):
         body, mine = table[2:], sorted((s for s in situations if rows[s.experiment].judged), key=lambda s: s.change)
@@ -371,19 +371,21 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         row = rows[situation.experiment]
         found = [c for c in row.comparisons if situation.holds(c)]
         assert found, situation.words
-        means = sorted(c.difference.mean for c in found)
+        arms = [side for c in found for side in (c.a.values(), c.b.values())]
+        failed = [[row.experiment.metric == "test_accuracy" and score <= 0.6 for score in arm] for arm in arms]
+        mixed = any(0 < sum(runs) < len(runs) for runs in failed)
+        of_pairs = [median([c.a[s] - c.b[s] for s in c.seeds]) if mixed else c.difference.mean for c in found]
         ends = [float(x.replace("−", "-")) for x in re.search(r"\*\*(.*?)\*\*", line)[1].split(" to ")]
         unit = {"points": lambda m: 100 * m, "times": lambda m: 10**m}.get(row.experiment.effect.split()[0], float)
-        expected = [unit(m) for m in (means[0], means[-1])]
+        expected = [unit(m) for m in (min(of_pairs), max(of_pairs))]
         assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
         assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
-        failed = sum(b < 0.2 for c in found for b in c.b.values()) if row.experiment.metric == "test_accuracy" else 0
-        said = re.search(r"\(middle pairs (.*); (\d+) of (\d+) without it failed\)", line)
-        assert (said and (int(said[2]), int(said[3]))) == ((failed, sum(len(c.b) for c in found)) if failed else None)
-        if said:
-            middles = [100 * median([c.a[s] - c.b[s] for s in c.seeds]) for c in found]
-            ends = [float(x.replace("−", "-")) for x in said[1].split(" to ")]
-            assert [ends[0], ends[-1]] == pytest.approx([min(middles), max(middles)], abs=0.006)
+        of_arm = {"with": [run for runs in failed[::2] for run in runs]}
+        of_arm["without"] = [run for runs in failed[1::2] for run in runs]
+        said = {side: (int(n), int(m)) for n, m, side in re.findall(r"(\d+) of (\d+) (with|without) it", line)}
+        expected = {side: (sum(runs), len(runs)) for side, runs in of_arm.items() if mixed and any(runs)}
+        assert said == expected and ("middle pairs" in line) == mixed
+        assert (f" {row.experiment.steps:,} updates |" in line) == (not is_factor(row.experiment.metric))
 
 
 def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
@@ -394,7 +396,9 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
     row = next(row for row in board if row.name == "noise")
     assert "; ".join(row.judged.outcomes.values()) == "reversed; reversed"
     said = scoreboard.chosen_again([row])
-    assert said.endswith("This changed 0 of 2 effects (0 are larger now), and the outcome of 0.")
+    assert said.endswith("This changed 0 of 2 effects (0 moved in favour of their claim), and the outcome of 0.")
+    once = dataclasses.replace(row, experiment=experiments.find("covariate_shift"), title="Once")
+    assert "Not chosen" not in scoreboard.chosen_again([row, once])  # on five seeds from the start
     for file in experiments.RESULTS.glob("noise.*"):
         shutil.copy(file, tmp_path)
     path = tmp_path / "noise.jsonl"
@@ -405,7 +409,7 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
             line["val_accuracy"] = 0.95
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     said = scoreboard.chosen_again([scoreboard.row("noise", tmp_path)], tmp_path)
-    assert "This changed 1 of 2 effects (1 are larger now), and the outcome of 1:" in said
+    assert "This changed 1 of 2 effects (1 moved in favour of their claim), and the outcome of 1:" in said
     (line,) = (line for line in said.splitlines() if "(#scoreboard-noise), He weights |" in line)
     then, now = (float(x.replace("−", "-")) for x in re.findall(r"([−+][\d.]+) points \[", line))
     (same,) = (100 * c.difference.mean for c in row.comparisons if c.name == "He weights")

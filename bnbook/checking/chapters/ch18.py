@@ -72,10 +72,10 @@ def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Co
     level = rng.choice([-4, -0.5, 0.5, 1, 4])
     of_seeds = rng.normal(0, rng.choice([0, 2]), planned)  # in all conditions alike
     for i in range(int(rng.integers(1, 6))):
-        center = level if rng.random() < 0.6 else rng.choice([-4, -0.5, 0.5, 1, 4])
+        center = level if rng.random() < 0.3 else rng.choice([-4, -0.5, 0.5, 1, 4])
         k = planned - (rng.random() < 0.04)
         a = 0.8 + (of_seeds[:k] + rng.normal(0, 0.3, k) + center) * delta
-        b = 0.8 + rng.normal(0, rng.choice([0.1, 1, 3]), k) * delta
+        b = 0.8 + rng.normal(0, rng.choice([0.1, 0.5, 2]), k) * delta
         result.append(
             Comparison(
                 f"condition {i + 1}",

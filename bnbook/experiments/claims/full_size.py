@@ -31,6 +31,7 @@ NETWORK = "CNN of chapter 8, with 28x28 images"
 BATCH_SIZE, EPOCHS = 64, 15
 STEPS = EPOCHS * (50_000 // BATCH_SIZE)
 METRIC, DELTA = "test_accuracy", POINTS.delta
+SCOPE = "SGD with momentum, as in the paper"  # all of it
 NEEDS_MORE = True  # "by a significant margin"
 
 NORMS = {"with BN": "batch", "without BN": "none"}

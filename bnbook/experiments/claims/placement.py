@@ -165,13 +165,18 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
     return result
 
 
-def with_dropout(rows: list[dict], strength: float) -> list[Comparison]:
-    """The same with dropout, at the end of the layers and right before the normalization; no part of the verdict."""
+def with_dropout(rows: list[dict], strength: float, metric: str = METRIC) -> list[Comparison]:
+    """The same with dropout, at the end of the layers and right before the normalization; no part of the verdict.
+
+    Args:
+        metric: "accuracy_dropout_off" is with statistics that fit.
+    """
     return [
         compare(
             f"{WORDS[activation]}, {words} of {strength:g}",
             *(at_best_rate(rows, activation, fit, place, spot, strength) for place in (BEFORE, AFTER)),
             arms=(BEFORE, AFTER),
+            metric=metric,
         )
         for activation, fit in FIT.items()
         for spot, words in SPOTS.items()

@@ -27,7 +27,7 @@ from .words import (
 class Verdict:
     """What the rows say about a claim: in a word, in the sentence that the page prints, and condition by condition."""
 
-    word: str  # an outcome that all conditions share, "contradicted", or "depends on …"
+    word: str  # an outcome that all conditions share, "contradicted", "depends on …" or "size depends on …"
     sentence: str
     outcomes: dict[str, str]  # condition → its `outcome`
     quoted: Verdict | None = None  # the same for the conditions within what the source speaks of; None without any
@@ -86,10 +86,12 @@ def verdict(
 
     - contradicted, where all are reversed; and for a claim that needs more than δ, where no interval reaches δ;
     - the outcome that all conditions share;
-    - depends on a factor, where two conditions have different outcomes and their difference, paired by seed, survives
+    - depends on a factor, where the intervals of two conditions exclude each other's outcome (none of "below −δ",
+      "from −δ to 0", "from 0 to δ" and "above δ" has a part of both), and their difference, paired by seed, survives
       Holm's correction for all pairs of conditions;
-    - direction known, size open, where all intervals lie on one side of 0;
     - negligible, where all lie between −δ and δ;
+    - size depends on a factor, where such a difference survives, and the two outcomes are not the same, but may be;
+    - direction known, size open, where all intervals lie on one side of 0;
     - open, everything else.
 
     Args:
@@ -146,16 +148,19 @@ def _word(
         return CONTRADICTED
     if len(kinds) == 1 and kinds != {DIRECTION}:
         return kinds.pop()
-    if apart := _apart(comparisons, outcomes):
+    differ = _differ(comparisons, outcomes)
+    if apart := [pair for pair in differ if not _zones(pair[0], delta) & _zones(pair[1], delta)]:
         return f"depends on {conjunction(_responsible(apart, factors))}"
-    if all(exceeds(d.low, 0) for d in found) or all(exceeds(0, d.high) for d in found):
-        return DIRECTION
     if kinds <= {NEGLIGIBLE, SMALLER}:
         return NEGLIGIBLE
+    if differ:
+        return f"size depends on {conjunction(_responsible(differ, factors))}"
+    if all(exceeds(d.low, 0) for d in found) or all(exceeds(0, d.high) for d in found):
+        return DIRECTION
     return OPEN
 
 
-def _apart(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> list[tuple[Comparison, Comparison]]:
+def _differ(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> list[tuple[Comparison, Comparison]]:
     """The pairs of conditions that come out differently and differ from one another.
 
     That one interval lies above δ and another does not quite is no difference between the two.
@@ -167,6 +172,13 @@ def _apart(comparisons: Sequence[Comparison], outcomes: Mapping[str, str]) -> li
         for pair, p in zip(pairs, adjusted, strict=True)
         if p < ALPHA and len({_side(c, outcomes) for c in pair}) > 1
     ]
+
+
+def _zones(comparison: Comparison, delta: float) -> set[int]:
+    """Which of "below −δ", "from −δ to 0", "from 0 to δ" and "above δ" the interval of a condition has a part of."""
+    low, high = comparison.difference.low, comparison.difference.high
+    ends = [-math.inf, -delta, 0, delta, math.inf]
+    return {i for i in range(4) if not exceeds(low, ends[i + 1]) and not exceeds(ends[i], high)}
 
 
 def _side(comparison: Comparison, outcomes: Mapping[str, str]) -> str:

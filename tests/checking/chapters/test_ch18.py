@@ -46,7 +46,9 @@ def outcome(low, high, delta, *, one_sided=False, small=True):
     return "direction known, size open" if high < 0 else "open"
 
 
-def judge(comparisons, delta, planned, *, whole=True, edges=True, of="interval", holm=True, paired=True, **more):
+def judge(
+    comparisons, delta, planned, *, whole=True, edges=True, of="interval", holm=True, paired=True, zones=True, **more
+):
     outcomes, judged = {}, []
     for c in comparisons:
         outcomes[c.name] = "open"
@@ -56,13 +58,19 @@ def judge(comparisons, delta, planned, *, whole=True, edges=True, of="interval",
         judged.append(c)
         low, high = (c.difference.mean,) * 2 if of == "mean" else (c.difference.low, c.difference.high)
         outcomes[c.name] = outcome(low, high, delta, **more)
-    found = []
+    found, ends = [], (-np.inf, -delta, 0, delta, np.inf)
     for c, d in itertools.combinations(judged, 2):
         seeds = sorted(set(c.seeds) & set(d.seeds))
         of_c, of_d = (np.array([e.a[s] - e.b[s] for s in seeds]) for e in (c, d))
         p = (stats.ttest_rel if paired else stats.ttest_ind)(of_c, of_d).pvalue
-        side = [(outcomes[e.name], outcomes[e.name][:2] == "di" and e.difference.mean > 0) for e in (c, d)]
-        found.append((p, side[0] != side[1]))
+        if zones:
+            first, second = (
+                {i for i in range(4) if e.difference.low <= ends[i + 1] and ends[i] <= e.difference.high}
+                for e in (c, d)
+            )
+            found.append((p, not first & second))
+        else:
+            found.append((p, outcomes[c.name] != outcomes[d.name]))
     apart, left = False, len(found)
     for p, differ in sorted(found):
         if p * (left if holm else 1) >= 0.05:
@@ -133,6 +141,7 @@ WRONG = {
         "no small effects": lambda *given: judge(*given, small=False),
         "no correction": lambda *given: judge(*given, holm=False),
         "contrasts not paired": lambda *given: judge(*given, paired=False),
+        "another outcome is apart": lambda *given: judge(*given, zones=False),
         "never apart": lambda *given: (judge(*given)[0], False),
         "always apart": lambda *given: (judge(*given)[0], True),
         "outcomes alone": lambda *given: judge(*given)[0],

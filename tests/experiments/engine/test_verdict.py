@@ -209,7 +209,12 @@ def test_the_made_up_conditions_are_what_they_are_called():
         ([WIDE, WIDE], {}, "open"),
         ([WIDE, WIDE], {"needs_more": True}, "open"),
         ([ZERO, WIDE], {}, "open"),
-        ([ABOVE, WIDE], {}, "depends on the initialization"),
+        ([ABOVE, WIDE], {}, "size depends on the initialization"),  # both may be above δ
+        ([ABOVE, SOME], {}, "size depends on the initialization"),
+        ([ABOVE, SMALL], {}, "depends on the initialization"),
+        ([BELOW, WIDE], {}, "depends on the initialization"),  # that is open above 0, not below −δ
+        ([tuple(-d for d in SOME), ZERO], {}, "size depends on the initialization"),
+        ([tuple(-d for d in SOME), SMALL], {}, "depends on the initialization"),
         ([ABOVE, VAST], {}, "open"),
         ([ABOVE, WIDE, BELOW], {}, "depends on the initialization"),
     ],
@@ -231,13 +236,13 @@ def test_it_depends_only_where_a_direct_contrast_survives_holm():
     one, other = common + 0.03, common + 0.009 + rng.normal(0, 0.002, 8)
     pair = [condition("one", *one), condition("other", *other)]
     assert pair[0].difference.low < pair[1].difference.high
-    assert judge(*pair, planned=8).word == "depends on the condition"
+    assert judge(*pair, planned=8).word == "size depends on the condition"
     noisy = [condition("a", *ABOVE), condition("b", -0.01, 0.0, 0.001, 0.004, 0.012)]
     p = contrast(*noisy)
-    assert 0.001 < p < 0.05 and judge(*noisy).word == "depends on the condition"
+    assert 0.001 < p < 0.05 and judge(*noisy).word == "size depends on the condition"
     alike = [condition(f"c{i}", -0.01, 0.0, 0.001, 0.004, 0.012) for i in range(12)]
     assert judge(noisy[0], *alike).word == "open" and p * 78 > 0.05  # pairs of 13 conditions
-    assert judge(noisy[0], *alike[:5]).word == "depends on the condition" and p * 15 < 0.05
+    assert judge(noisy[0], *alike[:5]).word == "size depends on the condition" and p * 15 < 0.05
 
 
 FACTORS = "the optimizer", "the start", "the depth"
@@ -250,7 +255,8 @@ FACTORS = "the optimizer", "the start", "the depth"
         ({"aax": ABOVE, "abx": ZERO, "bax": ZERO, "bbx": BELOW}, "depends on the optimizer and the start"),
         ({"aax": ABOVE, "aay": BELOW, "abx": ZERO, "bax": BELOW}, "depends on the optimizer, the start and the depth"),
         ({"aax": ABOVE, "bbx": ZERO}, "depends on the optimizer, the start and the depth"),  # nobody knows which
-        ({"aax": ABOVE, "bax": WIDE, "bby": BELOW}, "depends on the optimizer"),
+        ({"aax": ABOVE, "bax": ZERO, "bby": BELOW}, "depends on the optimizer"),
+        ({"aax": ABOVE, "bax": WIDE, "bbx": VAST}, "size depends on the optimizer"),
         ({"aax": ABOVE, "abx": VAST}, "open"),
     ],
 )
