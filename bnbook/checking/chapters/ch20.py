@@ -199,6 +199,8 @@ def recalibrate(answer, rng) -> None:
         frozen = mode == "frozen"
         if frozen:
             model[6].eval()
+        if mode == "poisoned":
+            model[1].running_mean[0], model[6].running_var[1] = torch.nan, torch.inf
         before, (modes, momenta) = copy.deepcopy(model.state_dict()), state_of(model)
         raised = None
         try:
@@ -228,7 +230,14 @@ def recalibrate(answer, rng) -> None:
             raise Wrong("The frozen layer (in evaluation mode, in a model in training mode) has other statistics now.")
         for key, value in expected(model, data, frozen).items():
             if "running" in key:
-                where = {"training": "", "evaluation": " of a model in evaluation mode", "frozen": " beside a frozen"}
+                where = {
+                    "training": "",
+                    "evaluation": " of a model in evaluation mode",
+                    "frozen": " beside a frozen",
+                    "poisoned": " of a model whose statistics were no numbers",
+                }
+                if mode == "poisoned" and not state[key].isfinite().all():
+                    raise Wrong(f"{key}{where[mode]} is still no number: 0 · NaN is NaN, so reset before you average.")
                 same(
                     state[key].numpy(),
                     value.numpy(),
@@ -244,7 +253,7 @@ def recalibrate(answer, rng) -> None:
     def drawn(*sizes: int) -> list:
         return [torch.from_numpy(rng.normal(rng.uniform(1, 3), 2, (n, 1, 4, 4)).astype(np.float32)) for n in sizes]
 
-    for mode in ("training", "evaluation", "frozen"):
+    for mode in ("training", "evaluation", "frozen", "poisoned"):
         data = drawn(16, 30, 5)
         trial(mode, iter(data), None, data)
     trial("training", iter(()), ValueError, [])

@@ -5,7 +5,7 @@
   const { Figure, define, line, rect, circle, text, show, clamp, chart, normal } = Live;
 
   const [MEAN, SD, EPS] = [5, 2, 1e-5]; // of what arrives
-  const WRONG = [8, 3.5]; // the running mean and standard deviation at first
+  const WRONG = [8, Math.sqrt(12)]; // the running mean and standard deviation at first: δ = 1.5, φ = 3, as in the still picture
   const MOST = 60;
   const ALPHAS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
   const [INTO, OUT] = [[-5, 17], [-5, 5]]; // what the axes show

@@ -40,7 +40,7 @@ def diagnose(layer, x):
 
 
 def recalibrate(
-    model, batches, *, frozen=True, dropout=False, weighted=True, guarded=True, empty="raises", learn=False
+    model, batches, *, frozen=True, dropout=False, weighted=True, guarded=True, empty="raises", learn=False, anew=True
 ):
     import torch
     from torch import nn
@@ -56,6 +56,9 @@ def recalibrate(
     seen, number = 0, 0
     try:
         for x in batches:
+            if anew and not number:
+                for layer in layers:
+                    layer.reset_running_stats()
             model.train(dropout)
             for layer in norms:
                 layer.train(layer in layers)
@@ -150,6 +153,7 @@ if TORCH:
         "an error leaves it open": lambda model, batches: recalibrate(model, batches, guarded=False),
         "reset before the first batch": lambda model, batches: recalibrate(model, batches, empty="resets"),
         "no error without a batch": lambda model, batches: recalibrate(model, batches, empty="passes"),
+        "poisoned for good": lambda model, batches: recalibrate(model, batches, anew=False),
         "learns": lambda model, batches: recalibrate(model, batches, learn=True),
         "nothing": lambda model, batches: None,
     }
