@@ -45,7 +45,7 @@ DATA: dict[str, Callable[[], plotting.LiveFigure]] = {  # what the notebook hand
     "decide": lambda: chart_of_the_chapter(),
     "depth": lambda: plotting.live("depth", relu=[[8, 1.84], [64, 1.49]], linear=[[8, 1.2], [64, 1.03]]),
     "rates": lambda: interactive.rates(rows_of_rates()),
-    "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops=26),
+    "roofline": lambda: plotting.live("roofline", fused=8, separate=13, flops={"fused": 26, "separate": 19}),
 }
 DRAWN = interactive.curve_bet(
     "gain-by-depth", "Gain by depth", "What does it gain?", [5, 20, 80], [0.01, 0.02, 0.2],

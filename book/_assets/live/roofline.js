@@ -1,6 +1,6 @@
 /* <live-roofline>: what batch normalization with a ReLU can reach on a card. Chapter 25.
 
-Its data, { fused, separate, flops }: maps read or written by the two ways, and operations on each value. */
+Its data, { fused, separate, flops }: maps read or written by the two ways, and by way the operations on each value. */
 
 (() => {
   "use strict";
@@ -69,7 +69,7 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
     draw(width) {
       const narrow = width < 480;
       const { bandwidth, peak, values, size, way } = this.now;
-      const of = (w) => roofline(1e12 * bandwidth, 1e12 * peak, values, Number(size), this.data[w], this.data.flops);
+      const of = (w) => roofline(1e12 * bandwidth, 1e12 * peak, values, Number(size), this.data[w], this.data.flops[w]);
       const found = of(way);
       const ridge = peak / bandwidth;
       const [left, right, top, bottom] = [44, width - 22, 34, narrow ? 220 : 270];
@@ -112,7 +112,7 @@ Its data, { fused, separate, flops }: maps read or written by the two ways, and 
       const start = `Forward and backward move ${bytesOf(found.bytes)}, ${this.data[way]} maps of ${powerOf(values)} values: at least ${timeOf(found.memory)} at ${bandwidth} TB/s. The arithmetic would take ${timeOf(found.arithmetic)} at ${peak} Tflop/s.`;
       const small = found.seconds < launching ? ` ${LAUNCHES[way]} launches at 5 µs take ${timeOf(launching)}, which is longer: this map is too small for its bytes to matter.` : "";
       if (!bound) return `${start} On a card whose ridge is at ${brief(ridge)} operations a byte, the arithmetic is the limit.${small}`;
-      return `${start} The memory is the limit: the ridge is at ${brief(ridge)} operations a byte, and here there are ${this.data.flops} on ${each} bytes of each value, ${brief(found.intensity)} a byte. Fusing makes it ${show(gain, 3)} times as fast at best.${small}`;
+      return `${start} The memory is the limit: the ridge is at ${brief(ridge)} operations a byte, and here there are ${this.data.flops[way]} on ${each} bytes of each value, ${brief(found.intensity)} a byte. Fusing makes it ${show(gain, 3)} times as fast at best.${small}`;
     }
   }
 
