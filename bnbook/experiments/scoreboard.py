@@ -336,23 +336,23 @@ def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str
         if row.judged is None:
             continue
         found = [c for c in row.comparisons if situation.holds(c)]
-        gives = _range(row, found) if found else "–"
-        word = _counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
+        effect = gives(row, found) if found else "–"
+        word = counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
         if situation.change and CHANGES not in lines:
             lines.append(CHANGES)
         trained = "" if is_factor(row.experiment.metric) else f", {row.experiment.steps:,} updates"
-        lines.append((f"{situation.words}{trained}", gives, f"[{word}](#{row.anchor})"))
+        lines.append((f"{situation.words}{trained}", effect, f"[{word}](#{row.anchor})"))
     return _table(lines)
 
 
-def _counts(outcomes: Sequence[str]) -> str:
+def counts(outcomes: Sequence[str]) -> str:
     """The outcomes of a line: "supported", or "1 direction known, 2 open"."""
-    counts = {outcome.split(",")[0]: outcomes.count(outcome) for outcome in OUTCOMES if outcome in outcomes}
-    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {o}" for o, count in counts.items())
+    found = {outcome.split(",")[0]: outcomes.count(outcome) for outcome in OUTCOMES if outcome in outcomes}
+    return next(iter(found)) if len(found) == 1 else ", ".join(f"{count} {o}" for o, count in found.items())
 
 
-def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
-    """The effect, from the least to the largest mean, and an interval that holds those of all conditions.
+def gives(row: Row, comparisons: Sequence[Comparison]) -> str:
+    """The effect, in Markdown, from the least to the largest mean, and an interval that holds those of all conditions.
 
     Where some runs of an arm fail, the effects are those of the middle pairs: the mean of pairs that fail and of pairs
     that do not is an effect that none of them has.
@@ -361,14 +361,16 @@ def _range(row: Row, comparisons: Sequence[Comparison]) -> str:
     mixed = any(map(_mixed, comparisons))
     effects = sorted(_middle(c) if mixed else c.difference.mean for c in comparisons)
     ends = " to ".join(dict.fromkeys(_bare(effect, metric) for effect in (effects[0], effects[-1])))
-    gives = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')}"
+    effect = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')}"
     if mixed:
         failed = {side: [run for c in comparisons for run in runs(c)] for side, runs in SIDES.items()}
         said = [f"{sum(runs)} of {len(runs)} {side} it" for side, runs in failed.items() if any(runs)]
-        gives += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g} %)"
-    return f"{gives} {interval(min(d.low for d in found), max(d.high for d in found), metric)}"
+        effect += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g}{NO_BREAK}%)"
+    span = interval(min(d.low for d in found), max(d.high for d in found), metric)
+    return f"{effect} {span.replace(' ', NO_BREAK)}"
 
 
+NO_BREAK = "\u00a0"  # a space at which no line ends
 SIDES = {"without": lambda c: _failed(c.b, c.metric), "with": lambda c: _failed(c.a, c.metric)}
 
 
