@@ -61,8 +61,14 @@ def test_a_heavy_picture_is_stored_with_few_colours_and_looks_the_same():
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), int)
 
     letters = np.random.default_rng(0).choice([0, 80, 160, 255], (900, 400, 1), p=[0.1, 0.1, 0.1, 0.7])
-    heavy, light = (png(Image.fromarray(np.uint8(np.repeat(a, 3, 2)))) for a in (letters, letters[:50]))
+    picture = np.repeat(letters, 3, 2)
+    for i, color in enumerate(plotting.PALETTE):  # a few pixels of each, as a marker has
+        picture[5 * i : 5 * i + 4, :4] = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+    smooth = np.random.default_rng(1).integers(0, 256, (60, 3))  # what lies between letters and paper
+    picture[-60:, :] = smooth[:, None]
+    heavy, light = (png(Image.fromarray(np.uint8(a))) for a in (picture, picture[:50]))
     assert len(base64.b64decode(heavy)) > plotting.LARGE > len(base64.b64decode(light))
     assert plotting.with_few_colours(light) == light
     small = plotting.with_few_colours(heavy)
-    assert len(small) < 0.6 * len(heavy) and np.abs(pixels(small) - pixels(heavy)).max() <= 1
+    assert len(small) < 0.7 * len(heavy)
+    assert np.abs(pixels(small) - pixels(heavy))[:-60].max() <= 3  # letters and markers
