@@ -94,7 +94,9 @@ def with_few_colours(png: str) -> str:
     from PIL import Image
 
     small = io.BytesIO()
-    Image.open(io.BytesIO(content)).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(
+        small, "PNG", optimize=True
+    )
     return base64.b64encode(small.getvalue()).decode()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilot, policy, verdict
@@ -124,14 +124,15 @@ def _against_none(depths: int | tuple[int, ...], *starts: str) -> Callable[[Comp
 
 FIRST = (  # what most people have
     Situation("ResNet-8, momentum", "conv_depth", _against_none(8, "He", "default init")),
-    Situation(
-        "the same or Adam",
-        "conv_speed",
-        lambda c: c.levels[0] == "ResNet-8" and c.levels[2] == "none",
-    ),
+    Situation("the same, He weights", "conv_speed", lambda c: c.levels == ("ResNet-8", "SGD, momentum 0.9", "none")),
     Situation("ResNet-20 or -56, default weights", "conv_depth", _against_none((20, 56), "default init")),
     Situation("the same, He weights", "conv_depth", _against_none((20, 56), "He")),
     Situation("VGG-6, 1,024 images", "conv_regularization", _level("none")),
+    Situation(
+        "the same, no other regularizer",
+        "conv_regularized_loss",
+        lambda c: c.levels == ("no other regularizer", "none"),
+    ),
     Situation("a CNN, 50,000 images", "full_size", lambda c: True),
     Situation("a small CNN, plain SGD", "faster", _level("SGD")),
     Situation("the same, momentum or Adam", "faster", _level("SGD, momentum 0.9", "Adam")),
@@ -143,13 +144,14 @@ FIRST = (  # what most people have
         _level("He × 0.01", "He × 0.0316", "He × 0.1", "He × 0.316", "He × 3.16", "He × 10"),
     ),
     Situation(
-        "group norm instead, batches of 2, a fully connected layer in the CNN",
+        "group norm instead, batches of 2, CNN with a fully connected layer",
         "small_batches",
         lambda c: c.levels == (2, "group"),
         change=True,
     ),
 )
 MORE = (  # folded below them
+    Situation("ResNet-8, Adam", "conv_speed", lambda c: c.levels == ("ResNet-8", "Adam", "none")),
     Situation("VGG-6, momentum or Adam", "conv_speed", lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none"),
     Situation("ResNet-8 or VGG-6, momentum or Adam", "conv_faster", lambda c: c.levels[2] == "none"),
     Situation("the same: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
@@ -157,11 +159,6 @@ MORE = (  # folded below them
         "a ResNet, against SkipInit, Fixup or group norm",
         "conv_depth",
         lambda c: not str(c.levels[1]).startswith("no BN"),
-    ),
-    Situation(
-        "VGG-6, 1,024 images: the loss, no other regularizer",
-        "conv_regularized_loss",
-        lambda c: c.levels == ("no other regularizer", "none"),
     ),
     Situation("a fully connected network, 256 or 1,024 images", "regularization", lambda c: True),
     Situation("weights of the right size, plain SGD", "init_scale", _level("He × 1", "PyTorch's default")),
@@ -199,7 +196,7 @@ MORE = (  # folded below them
         change=True,
     ),
 )
-TOPICS = "other networks, normalizations and weights, loss, before or behind the activation, dropout"
+TOPICS = "other networks, normalizations and weights, before or behind the activation, dropout"
 
 
 @dataclass(frozen=True)
@@ -330,7 +327,7 @@ def answers(rows: Mapping[str, Row]) -> str:
 
 def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str:
     """The table of those that have a verdict; what is had comes before what is changed."""
-    lines = [("you have", "batch normalization gives", "the claim is")]
+    lines = [("you have", "batch normalization gives", "outcome")]
     for situation in sorted(situations, key=lambda situation: situation.change):
         row = rows[situation.experiment]
         if row.judged is None:
@@ -354,34 +351,40 @@ def counts(outcomes: Sequence[str]) -> str:
 def gives(row: Row, comparisons: Sequence[Comparison]) -> str:
     """The effect, in Markdown, from the least to the largest mean, and an interval that holds those of all conditions.
 
-    Where some runs of an arm fail, the effects are those of the middle pairs: the mean of pairs that fail and of pairs
-    that do not is an effect that none of them has.
+    Where some runs of an arm fail, and not all, the effect is that of the middle pair: the mean of pairs that fail and
+    of pairs that do not is an effect that none of them has. A single condition has its two accuracies beside it.
     """
     metric, found = comparisons[0].metric, [c.difference for c in comparisons]
-    mixed = any(map(_mixed, comparisons))
-    effects = sorted(_middle(c) if mixed else c.difference.mean for c in comparisons)
+    effects = sorted(_middle(c) if _mixed(c) else c.difference.mean for c in comparisons)
+    low, high = min(d.low for d in found), max(d.high for d in found)
+    words = row.experiment.effect.removesuffix(" of test accuracy")
+    if " less " in words and effects[-1] < 0:
+        effects, low, high = [-effect for effect in reversed(effects)], -high, -low
+        words = words.replace(" less ", " more ")
     ends = " to ".join(dict.fromkeys(_bare(effect, metric) for effect in (effects[0], effects[-1])))
-    effect = f"**{ends}** {row.experiment.effect.removesuffix(' of test accuracy')}"
-    if mixed:
-        failed = {side: [run for c in comparisons for run in runs(c)] for side, runs in SIDES.items()}
-        said = [f"{sum(runs)} of {len(runs)} {side} it" for side, runs in failed.items() if any(runs)]
+    effect = f"**{ends}** {words}"
+    if any(map(_mixed, comparisons)):
+        failed = {comparisons[0].arms[side]: [run for c in comparisons for run in _failed(c, side)] for side in (1, 0)}
+        said = [f"{sum(runs)} of {len(runs)} {arm}" for arm, runs in failed.items() if any(runs)]
         effect += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g}{NO_BREAK}%)"
-    span = interval(min(d.low for d in found), max(d.high for d in found), metric)
-    return f"{effect} {span.replace(' ', NO_BREAK)}"
+    elif len(comparisons) == 1 and metric == "test_accuracy":
+        before, after = (100 * fmean(scores.values()) for scores in (comparisons[0].b, comparisons[0].a))
+        effect += f", from {before:.1f} to {after:.1f}{NO_BREAK}%"
+    return f"{effect} {interval(low, high, metric).replace(' ', NO_BREAK)}"
 
 
 NO_BREAK = "\u00a0"  # a space at which no line ends
-SIDES = {"without": lambda c: _failed(c.b, c.metric), "with": lambda c: _failed(c.a, c.metric)}
 
 
-def _failed(scores: Mapping[int, float | None], metric: str) -> list[bool]:
-    """Which runs have learned nothing to speak of, where the metric tells."""
-    return [metric == "test_accuracy" and score is not None and score <= LEARNS for score in scores.values()]
+def _failed(comparison: Comparison, side: int) -> list[bool]:
+    """Which runs of arm 0 or 1 have learned nothing to speak of, where the metric tells."""
+    scores = (comparison.a, comparison.b)[side].values()
+    return [comparison.metric == "test_accuracy" and score is not None and score <= LEARNS for score in scores]
 
 
 def _mixed(comparison: Comparison) -> bool:
     """Whether some runs of an arm fail, and not all."""
-    return any(len(set(runs(comparison))) > 1 for runs in SIDES.values())
+    return any(len(set(_failed(comparison, side))) > 1 for side in (0, 1))
 
 
 def _middle(comparison: Comparison) -> float:

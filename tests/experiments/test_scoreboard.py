@@ -356,7 +356,7 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
     rows = {row.name: row for row in board}
     text = scoreboard.answers(rows)
     tables = [[line for line in part.splitlines() if line[:1] == "|"] for part in text.split("<details>")]
-    assert "</details>" in text and len(scoreboard.FIRST) <= 12
+    assert "</details>" in text and len(scoreboard.FIRST) <= 13
     lines, known = [], []
     for table, situations in zip(tables, (scoreboard.FIRST, scoreboard.MORE), strict=True):
         body, mine = table[2:], sorted((s for s in situations if rows[s.experiment].judged), key=lambda s: s.change)
@@ -371,21 +371,32 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         row = rows[situation.experiment]
         found = [c for c in row.comparisons if situation.holds(c)]
         assert found, situation.words
-        arms = [side for c in found for side in (c.a.values(), c.b.values())]
-        failed = [[row.experiment.metric == "test_accuracy" and score <= 0.6 for score in arm] for arm in arms]
-        mixed = any(0 < sum(runs) < len(runs) for runs in failed)
-        of_pairs = [median([c.a[s] - c.b[s] for s in c.seeds]) if mixed else c.difference.mean for c in found]
+        of_accuracy = row.experiment.metric == "test_accuracy"
+        failed = [[[of_accuracy and score <= 0.6 for score in arm.values()] for arm in (c.a, c.b)] for c in found]
+        mixed = [any(0 < sum(runs) < len(runs) for runs in both) for both in failed]
+        effects = [
+            median([c.a[s] - c.b[s] for s in c.seeds]) if m else c.difference.mean
+            for c, m in zip(found, mixed, strict=True)
+        ]
+        sign = -1 if " more test loss" in line else 1
+        assert sign == 1 or max(effects) < 0
         ends = [float(x.replace("−", "-")) for x in re.search(r"\*\*(.*?)\*\*", line)[1].split(" to ")]
         unit = {"points": lambda m: 100 * m, "times": lambda m: 10**m}.get(row.experiment.effect.split()[0], float)
-        expected = [unit(m) for m in (min(of_pairs), max(of_pairs))]
+        expected = [unit(m) for m in sorted(sign * m for m in (min(effects), max(effects)))]
         assert [ends[0], ends[-1]] == pytest.approx(expected, rel=0.06, abs=0.006)
         assert all(row.judged.outcomes[c.name].split(",")[0] in line for c in found)
-        of_arm = {"with": [run for runs in failed[::2] for run in runs]}
-        of_arm["without"] = [run for runs in failed[1::2] for run in runs]
-        said = {side: (int(n), int(m)) for n, m, side in re.findall(r"(\d+) of (\d+) (with|without) it", line)}
-        expected = {side: (sum(runs), len(runs)) for side, runs in of_arm.items() if mixed and any(runs)}
-        assert said == expected and ("middle pairs" in line) == mixed
+        expected = {}
+        for side, arm in enumerate(found[0].arms):
+            runs = [run for both in failed for run in both[side]]
+            if any(mixed) and any(runs):
+                expected[arm] = sum(runs), len(runs)
+        said = re.search(r"middle pairs; (.*) below", line)
+        told = [re.match(r"(\d+) of (\d+) (.*)", part).groups() for part in (said[1].split(" and ") if said else [])]
+        assert {arm: (int(n), int(m)) for n, m, arm in told} == expected
         assert (f" {row.experiment.steps:,} updates |" in line) == (not is_factor(row.experiment.metric))
+        if len(found) == 1 and of_accuracy and not any(mixed):
+            levels = [float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", line).groups()]
+            assert levels[1] - levels[0] == pytest.approx(100 * found[0].difference.mean, abs=0.11)
 
 
 def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
