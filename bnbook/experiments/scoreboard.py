@@ -129,7 +129,7 @@ FIRST = (  # what most people have
     Situation("the same, He weights", "conv_depth", _against_none((20, 56), "He")),
     Situation("VGG-6, 1,024 images", "conv_regularization", _level("none")),
     Situation(
-        "the same, no other regularizer",
+        "the same, unregularized",
         "conv_regularized_loss",
         lambda c: c.levels == ("no other regularizer", "none"),
     ),
@@ -352,7 +352,8 @@ def gives(row: Row, comparisons: Sequence[Comparison]) -> str:
     """The effect, in Markdown, from the least to the largest mean, and an interval that holds those of all conditions.
 
     Where some runs of an arm fail, and not all, the effect is that of the middle pair: the mean of pairs that fail and
-    of pairs that do not is an effect that none of them has. A single condition has its two accuracies beside it.
+    of pairs that do not is an effect that none of them has. A single condition has its two accuracies beside it, if
+    they are more than a point apart.
     """
     metric, found = comparisons[0].metric, [c.difference for c in comparisons]
     effects = sorted(_middle(c) if _mixed(c) else c.difference.mean for c in comparisons)
@@ -367,7 +368,7 @@ def gives(row: Row, comparisons: Sequence[Comparison]) -> str:
         failed = {comparisons[0].arms[side]: [run for c in comparisons for run in _failed(c, side)] for side in (1, 0)}
         said = [f"{sum(runs)} of {len(runs)} {arm}" for arm, runs in failed.items() if any(runs)]
         effect += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g}{NO_BREAK}%)"
-    elif len(comparisons) == 1 and metric == "test_accuracy":
+    elif len(comparisons) == 1 and metric == "test_accuracy" and abs(effects[0]) > 0.01:
         before, after = (100 * fmean(scores.values()) for scores in (comparisons[0].b, comparisons[0].a))
         effect += f", from {before:.1f} to {after:.1f}{NO_BREAK}%"
     return f"{effect} {interval(low, high, metric).replace(' ', NO_BREAK)}"
