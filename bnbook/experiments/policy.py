@@ -36,7 +36,7 @@ CALIBRATION = Size(
 COST = Size(
     0.1,
     "times fewer updates, times less change along a step",
-    "ten to the power of a tenth: about so much longer takes an update with batch normalization on one core, so that"
+    "ten to the power of a tenth: an update with batch normalization takes about so much longer on one core, so that"
     " less is no gain in seconds (on a card it may take half as long again)",
 )
 RATE = Size(
