@@ -71,11 +71,11 @@ def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Co
     result = []
     level = rng.choice([-4, -0.5, 0.5, 1, 4])
     of_seeds = rng.normal(0, rng.choice([0, 2]), planned)  # in all conditions alike
-    for i in range(int(rng.integers(1, 6))):
-        center = level if rng.random() < 0.3 else rng.choice([-4, -0.5, 0.5, 1, 4])
+    for i in range(int(rng.integers(3, 10))):
+        center = level if rng.random() < 0.5 else rng.choice([-4, -2, -0.5, 0.5, 2, 4])
         k = planned - (rng.random() < 0.04)
         a = 0.8 + (of_seeds[:k] + rng.normal(0, 0.3, k) + center) * delta
-        b = 0.8 + rng.normal(0, rng.choice([0.1, 0.5, 2]), k) * delta
+        b = 0.8 + rng.normal(0, rng.choice([0.2, 1, 2]), k) * delta
         result.append(
             Comparison(
                 f"condition {i + 1}",
@@ -91,7 +91,7 @@ def comparisons(rng: np.random.Generator, delta: float, planned: int) -> list[Co
 @checker("ch18.judge")
 def judge(answer, rng) -> None:
     """`answer(comparisons, delta, planned)` is the outcome of every condition, and whether two of them are apart."""
-    for _ in range(150):  # some rules decide few of the cases
+    for _ in range(200):  # some rules decide few of the cases
         delta, planned = float(rng.uniform(0.002, 0.02)), int(rng.integers(3, 9))
         made = comparisons(rng, delta, planned)
         got = answer(made, delta, planned)

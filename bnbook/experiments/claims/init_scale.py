@@ -23,13 +23,13 @@ from ..protocol import split, subset, train_and_score
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTION = "How far off may the size of the initial weights be, with batch normalization and without?"
+QUESTION = "How far off may the size of the initial weights be, by plain SGD, with batch normalization and without?"
 CLAIM = "Batch Normalization allows us to use much higher learning rates and be less careful about initialization."
 SOURCE = "ioffe2015batch"
 FOLKLORE = "With batch normalization the initial weights do not matter: it is better whatever their scale."
 CHAPTER, VERSION, SEEDS, CONFIRM = 12, 2, 5, True
 DATASET = "Fashion-MNIST, 10,000 training images, drawn anew for each seed"
-NETWORK = "784-128-128-128-128-10, ReLU, by plain SGD"
+NETWORK = "784-128-128-128-128-10, ReLU"
 BATCH_SIZE, STEPS = 128, 780  # ten epochs of 78 updates
 METRIC, DELTA = "test_accuracy", POINTS.delta
 SCOPE = "weights off the right scale: with care they would be on it"
