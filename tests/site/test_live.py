@@ -25,7 +25,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from bnbook import experiments, nn, plotting
 from bnbook import functional as F
@@ -677,13 +677,15 @@ def test_the_result_is_veiled_until_the_bet_is_placed(open_figure: Callable[...,
     assert picture.is_visible() and right in words.inner_text()  # it is remembered
     page.goto((pages / "bets.html").as_uri())
     title, said = ("Deeper networks", "1 of your 1 verdict") if name == "bet" else ("Gain by depth", "8 % of the axis")
-    assert title in page.locator(".live-bets").inner_text() and said in words.inner_text()
+    expect(page.locator(".live-bets")).to_contain_text(title)  # what one page keeps reaches the next by an event
+    expect(words).to_contain_text(said)
     page.get_by_role("link", name=title).click()
     assert page.url.endswith(f"{name}.html")
     button(page, "Bet again").press("Enter")
     assert not picture.is_visible()
     page.goto((pages / "bets.html").as_uri())
-    assert "no bet" in words.inner_text() and button(page, "Forget all my bets").is_disabled()
+    expect(words).to_contain_text("no bet")
+    assert button(page, "Forget all my bets").is_disabled()
     assert page.seen.errors == []
     page.context.close()
 
@@ -722,7 +724,7 @@ def test_a_printed_result_is_veiled_too(open_figure: Callable[..., Page]) -> Non
 
 def test_bets_are_forgotten_on_demand(open_figure: Callable[..., Page]) -> None:
     page = open_figure("bets")
-    assert page.locator(".live-bets li").count() == sum(bet["said"] is not None for bet in BETS.values())
+    expect(page.locator(".live-bets li")).to_have_count(sum(bet["said"] is not None for bet in BETS.values()))
     button(page, "Forget all my bets").click()
     assert page.locator(".live-bets li").count() == 0
     assert page.evaluate("localStorage.getItem('bnbook-bets')") is None
