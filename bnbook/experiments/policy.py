@@ -9,6 +9,9 @@ from math import log10
 from typing import NamedTuple
 
 
+LEARNS = 0.6  # a network whose accuracy is above this has learned
+
+
 class Size(NamedTuple):
     """A smallest effect worth having."""
 

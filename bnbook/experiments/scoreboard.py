@@ -15,7 +15,6 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilot, policy, verdict
-from .claims.higher_rates import LEARNS
 from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
@@ -367,7 +366,7 @@ def gives(row: Row, comparisons: Sequence[Comparison]) -> str:
     if any(map(_mixed, comparisons)):
         failed = {comparisons[0].arms[side]: [run for c in comparisons for run in _failed(c, side)] for side in (1, 0)}
         said = [f"{sum(runs)} of {len(runs)} {arm}" for arm, runs in failed.items() if any(runs)]
-        effect += f" (middle pairs; {' and '.join(said)} below {100 * LEARNS:g}{NO_BREAK}%)"
+        effect += f" (middle pairs; {' and '.join(said)} below {100 * policy.LEARNS:g}{NO_BREAK}%)"
     elif len(comparisons) == 1 and metric == "test_accuracy" and abs(effects[0]) > 0.01:
         before, after = (100 * fmean(scores.values()) for scores in (comparisons[0].b, comparisons[0].a))
         effect += f", from {before:.1f} to {after:.1f}{NO_BREAK}%"
@@ -380,7 +379,7 @@ NO_BREAK = "\u00a0"  # a space at which no line ends
 def _failed(comparison: Comparison, side: int) -> list[bool]:
     """Which runs of arm 0 or 1 have learned nothing to speak of, where the metric tells."""
     scores = (comparison.a, comparison.b)[side].values()
-    return [comparison.metric == "test_accuracy" and score is not None and score <= LEARNS for score in scores]
+    return [comparison.metric == "test_accuracy" and score is not None and score <= policy.LEARNS for score in scores]
 
 
 def _mixed(comparison: Comparison) -> bool:

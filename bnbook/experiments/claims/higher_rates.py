@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import Comparison, best, fresh, pilot, select
 from ..engine.verdict import outcome
-from ..policy import RATE
+from ..policy import LEARNS, RATE
 from .learning_rate import ALL_RATES, NORMS, conditions, words
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ SIZE, NEEDS_MORE = log10(5), True  # "much higher": the smaller of the two incre
 SCOPE = "SGD, without momentum or with: the paper used no Adam"
 FACTOR = "the optimizer", "the initialization"
 
-LEARNS = 0.6  # a network whose validation accuracy is above this has learned
 TOLERANCE = 0.02  # of validation accuracy, of the second measure
 
 
