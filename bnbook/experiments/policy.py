@@ -8,7 +8,6 @@ from __future__ import annotations
 from math import log10
 from typing import NamedTuple
 
-
 LEARNS = 0.6  # a network whose accuracy is above this has learned
 
 
