@@ -115,14 +115,13 @@ def _level(*values: object) -> Callable[[Comparison], bool]:
     return lambda comparison: comparison.name in values or any(level in values for level in comparison.levels)
 
 
-def _against_none(depths: int | tuple[int, ...], *starts: str) -> Callable[[Comparison], bool]:
+def _against_none(depths: tuple[int, ...], *starts: str) -> Callable[[Comparison], bool]:
     """Whether a condition is one of a ResNet of these depths, against none from these initial weights."""
-    depths = (depths,) if isinstance(depths, int) else depths
     return lambda c: c.levels[0] in depths and c.levels[1] in {f"no BN, {start}" for start in starts}
 
 
 FIRST = (  # what most people have
-    Situation("ResNet-8, momentum", "conv_depth", _against_none(8, "He", "default init")),
+    Situation("ResNet-8, momentum", "conv_depth", _against_none((8,), "He", "default init")),
     Situation("the same, He weights", "conv_speed", lambda c: c.levels == ("ResNet-8", "SGD, momentum 0.9", "none")),
     Situation("ResNet-20 or -56, default weights", "conv_depth", _against_none((20, 56), "default init")),
     Situation("the same, He weights", "conv_depth", _against_none((20, 56), "He")),

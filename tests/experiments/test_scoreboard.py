@@ -6,6 +6,7 @@ A row on the page is a label, a heading, a cell that prints `scoreboard.details`
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -397,6 +398,15 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         if len(found) == 1 and of_accuracy and not any(mixed) and abs(effects[0]) > 0.01:
             levels = [float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", line).groups()]
             assert levels[1] - levels[0] == pytest.approx(100 * found[0].difference.mean, abs=0.11)
+
+
+def test_the_batches_are_as_large_as_the_page_says(page):
+    """Where a row does not name them."""
+    said = "in batches of 128 (for 50,000 images: 64)"
+    assert any(said in cell.source for cell in page.cells)
+    used = {experiments.find(s.experiment).rows_of for s in scoreboard.FIRST + scoreboard.MORE} - {"small_batches"}
+    sizes = {name: importlib.import_module(f"bnbook.experiments.claims.{name}").BATCH_SIZE for name in used}
+    assert sizes.pop("full_size") == 64 and len(sizes) > 5 and set(sizes.values()) == {128}
 
 
 def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
