@@ -441,6 +441,9 @@ def many(rows: Sequence[Row]) -> str:
     )
 
 
+NO_TEST = "no test"  # a condition that the settings of one of the choices do not have
+
+
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
     few, more, names, conditions, others, larger, waiting = set(), set(), set(), 0, 0, 0, []
@@ -462,18 +465,20 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
         confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
         before = {c.name: c for c in row.experiment.comparisons(chose + confirmed)}
         outcomes = verdict([*before.values()], row.experiment.delta).outcomes
-        for now in row.comparisons:
-            then = before[now.name]
+        after = {c.name: c for c in row.comparisons}
+        for name in {**before, **after}:
+            then, now = before.get(name), after.get(name)
             conditions += 1
-            if (then.a, then.b) == (now.a, now.b):
+            if then and now and (then.a, then.b) == (now.a, now.b):
                 continue
-            if then.difference and now.difference:
+            if then and now and then.difference and now.difference:
                 larger += now.difference.mean > then.difference.mean
             said = [_said_effect(then), _said_effect(now)]
-            if outcomes[then.name] != (outcome := row.judged.outcomes[now.name]):
-                said = [f"{said[0]}, {outcomes[then.name]}", f"{said[1]}, **{outcome}**"]
+            was, outcome = outcomes.get(name, NO_TEST), row.judged.outcomes.get(name, NO_TEST)
+            if was != outcome:
+                said = [f"{said[0]}, {was}", f"{said[1]}, **{outcome}**"]
                 others += 1
-            lines.append((f"[{row.title}](#{row.anchor}), {now.name}", *said))
+            lines.append((f"[{row.title}](#{row.anchor}), {name}", *said))
     if not names:
         return "Every experiment has the settings that it chose at first."
     at_first, again = (" or ".join(map(str, sorted(seeds))) for seeds in (few, more))
@@ -490,8 +495,8 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     return f"{said}\n\nNot chosen again yet (by the seeds that chose): {'; '.join(still)}." if still else said
 
 
-def _said_effect(comparison: Comparison) -> str:
-    difference = comparison.difference
+def _said_effect(comparison: Comparison | None) -> str:
+    difference = comparison and comparison.difference
     if difference is None or difference.low is None:
         return "–"
     metric = comparison.metric

@@ -442,6 +442,17 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
     )
 
 
+def test_a_condition_that_only_one_of_the_choices_has_is_told(board):
+    """By plain SGD from the default weights two seeds chose two rates, which could be told apart, and five one."""
+    row = next(row for row in board if row.name == "rate_is_the_reason")
+    lost = "SGD, default weights"
+    assert lost not in row.judged.outcomes
+    said = scoreboard.chosen_again([row])
+    (line,) = (line for line in said.splitlines() if f", {lost} |" in line)
+    assert ", reversed | " in line and line.endswith(" | –, **no test** |")
+    assert "This changed 1 of 3 effects (0 moved in favour of their claim), and the outcome of 1:" in said
+
+
 def test_the_size_that_a_source_names_is_counted(board):
     rows = {row.name: row for row in board}
     assert "the size that it names, 14 times, is reached in 0 and excluded in 2 of 2" in rows["faster"].quoted

@@ -3,8 +3,8 @@
 The book's CNN on 14x14 images, three optimizers, two initializations, rates that fall to zero along half a cosine. At
 390 updates there is a grid of rates in half decades, the same for all arms, which reaches from the slow to beyond the
 last that learns. Speed is measured by budgets: 98, 195 and 780 updates are trainings of their own, each at its own best
-rate among the three around the best of 390 updates in the pilot; where that was the lowest or highest of the three,
-another was added beyond it before anything was confirmed. Three more claims are read from the same rows: `faster`,
+rate among those around the best of 390 updates in the pilot; where that was the lowest or highest of them, another
+was added beyond it before the choice was confirmed. Three more claims are read from the same rows: `faster`,
 `higher_rates` and `rate_is_the_reason`.
 """
 
