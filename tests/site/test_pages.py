@@ -190,6 +190,21 @@ def test_the_scoreboard_answers_on_its_first_screen_and_folds_the_rest(site: Pat
     page.context.close()
 
 
+def test_a_link_to_a_claim_of_the_scoreboard_opens_its_fold(site: Path, browser: Browser) -> None:
+    address = site / "book/18_scoreboard.html"
+    page = open_page(browser, address, Visit())
+    folds = page.locator("article section:has(> h3) > .cell details:not([class])")
+    link = page.locator("article table a[href='#scoreboard-full-size']").first
+    link.click()
+    claim = page.locator("section:has(> #scoreboard-full-size) details").first
+    assert claim.get_attribute("open") is not None and claim.locator("table").is_visible()
+    assert folds.count() > 20 and sum(fold.get_attribute("open") is not None for fold in folds.all()) == 1
+    page.goto("about:blank")
+    page.goto(f"{address.as_uri()}#scoreboard-depth")  # as from another chapter
+    assert page.locator("section:has(> #scoreboard-depth) table").first.is_visible()
+    page.context.close()
+
+
 def test_the_site_opens_at_the_book(site: Path, browser: Browser) -> None:
     page = open_page(browser, site / "index.html", Visit())
     page.wait_for_url("**/book/index.html")

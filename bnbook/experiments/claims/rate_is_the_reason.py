@@ -75,7 +75,7 @@ def comparisons(rows: list[dict]) -> list[Comparison]:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """The two parts of the gain in every condition, with 95 % intervals over seeds; logarithmic beyond a point."""
+    """The two parts of the gain in every condition, with 95 % intervals over seeds."""
     import matplotlib.pyplot as plt
 
     from ... import plotting
@@ -92,11 +92,6 @@ def figure(rows: list[dict]) -> Figure:
                 ax.plot([100 * part.difference.low, 100 * part.difference.high], [y, y], color="k", lw=1)
     ax.axvline(0, color="k", lw=0.8)
     ax.set(xlabel="gain in test accuracy (points)", ylim=(len(places) - 0.5, -0.5))
-    ax.set_xscale("symlog", linthresh=1)
-    low, high = ax.get_xlim()
-    ticks = [tick for tick in (0, 1, 2, 5, 20, 80) if tick <= high]
-    ax.set_xticks(ticks, ticks)
-    ax.set_xlim(low, 1.3 * high)
     ax.set_yticks(range(len(places)), [words(*place) for place in places])
     ax.grid(axis="y", visible=False)
     picture.legend(loc="outside upper center", ncols=2)

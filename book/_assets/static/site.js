@@ -32,6 +32,17 @@ function markWhatScrolls() {
 addEventListener("load", markWhatScrolls);
 addEventListener("resize", markWhatScrolls);
 
+// A link to a section that begins with a fold opens it: of the scoreboard's claims nothing else is there to see.
+function openFold() {
+  const section = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.closest("section");
+  const fold = section?.querySelector(":scope > :is(h2, h3) + .cell .cell_output details:not([class])");
+  if (fold) {
+    fold.open = true;
+  }
+}
+addEventListener("DOMContentLoaded", openFold);
+addEventListener("hashchange", openFold);
+
 // Paper is light. The colours of code are rules of a theme, so the theme itself changes while the page is printed.
 let themeOnScreen;
 addEventListener("beforeprint", () => {
