@@ -34,7 +34,7 @@ class Prediction:
     needs_more: bool = True
 
     def outcomes(self, rows: Mapping[str, list[dict]]) -> dict[str, str]:
-        """By initialization: "kept", "broken" or "open".
+        """By initialization: "kept", "broken" or "open"; one in which there is nothing to tell apart is left out.
 
         Args:
             rows: of the experiments, by name.
@@ -88,10 +88,15 @@ def best_rate(rows: list[dict]) -> list[Comparison]:
 
 
 def gain_by_the_rate(rows: list[dict]) -> list[Comparison]:
-    """What BN gains from the standard network's best rate to its own, minus what it gains at the standard network's."""
+    """What BN gains from the standard network's best rate to its own, minus what it gains at the standard network's.
+
+    Where both have the same best rate there is nothing to tell apart, as in `rate_is_the_reason`.
+    """
     result = []
     for init in noise.starts(rows):
         own, standard = (noise.at_best_rate(rows, init, arm) for arm in (BN, STANDARD))
+        if own.values["lr"] == standard.values["lr"]:
+            continue
         there = noise.at_rate(rows, init, BN, standard.values["lr"])
         score = [
             {row["seed"]: 0.1 if row["diverged"] else row["test_accuracy"] for row in runs}
