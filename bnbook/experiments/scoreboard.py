@@ -18,7 +18,7 @@ from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilo
 from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
 from .engine.rows import ResultsError
-from .engine.verdict import against
+from .engine.verdict import beside
 from .engine.words import (
     DIRECTION,
     NEGLIGIBLE,
@@ -266,8 +266,8 @@ class Row:
         """Where the intervals within the source's setting lie beside the size that it names, if it names one."""
         if not (self.experiment.size and self.judged and self.judged.quoted):
             return []
-        within = [c.difference for c in self.comparisons if c.name in self.judged.quoted.outcomes and c.difference]
-        return [against(d.low, d.high, self.experiment.size) for d in within]
+        within = [c for c in self.comparisons if c.name in self.judged.quoted.outcomes and c.difference]
+        return [beside(c, self.experiment.size) for c in within]
 
 
 def _said(verdict: Verdict) -> str:
@@ -542,12 +542,11 @@ def _effect(row: Row, comparison: Comparison) -> tuple[str, ...]:
     outcome = row.judged.outcomes[comparison.name]
     if difference is None or difference.low is None:
         return comparison.name, "–", "–", outcome, "–"
-    beside = against(difference.low, difference.high, row.experiment.size)
     low_high = interval(difference.low, difference.high, metric)
     effect = _bare(difference.mean, metric)
     if _mixed(comparison):
         effect += f" (middle pair {_bare(_middle(comparison), metric)})"
-    return comparison.name, effect, low_high, outcome, beside
+    return comparison.name, effect, low_high, outcome, beside(comparison, row.experiment.size)
 
 
 def _count(row: Row) -> str:

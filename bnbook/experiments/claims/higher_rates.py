@@ -114,7 +114,9 @@ def compare_highest(
     if len(outcomes) > 1 and not edges:
         edges.append("usable rate")
     settings = tuple(select(rows, lr=lr)[0]["setting"] for rows, beyond in arms.values() for lr in tried(rows, beyond))
-    return replace(against, edges=tuple(edges), settings=settings)
+    most = for_it.difference.high if for_it.difference else None
+    reaches = {} if most is None else {"reaches": most}
+    return replace(against, edges=tuple(edges), settings=settings, **reaches)
 
 
 def bounds(rates: Sequence[float], run: Sequence[float], grid: Sequence[float]) -> tuple[float, float]:

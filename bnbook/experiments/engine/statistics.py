@@ -177,6 +177,7 @@ class Comparison:
     dropped: tuple[str, ...] = ()  # the commands that make rows again whose bits were dropped
     levels: tuple = ()  # of the factors that the conditions vary, in their order
     settings: tuple[Mapping, ...] = ()  # those whose rows it is made of
+    reaches: float = -math.inf  # the upper end of the interval if what was not run is counted for the claim
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -71,6 +71,12 @@ def against(low: float, high: float, size: float) -> str:
     return "above" if exceeds(low, size) else "below" if exceeds(size, high) else "open"
 
 
+def beside(comparison: Comparison, size: float) -> str:
+    """`against` of a comparison's interval; a size that only what was not run keeps it from is open, not below."""
+    difference = comparison.difference
+    return against(difference.low, max(difference.high, comparison.reaches), size)
+
+
 def verdict(
     comparisons: Sequence[Comparison],
     delta: float,

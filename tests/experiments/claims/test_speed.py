@@ -11,6 +11,7 @@ import pytest
 from bnbook import experiments
 from bnbook.experiments.claims import faster, higher_rates, learning_rate, rate_is_the_reason, sigmoid
 from bnbook.experiments.engine import experiment
+from bnbook.experiments.engine.verdict import beside
 
 matplotlib.use("Agg")
 
@@ -154,6 +155,17 @@ def test_fresh_seeds_decide_and_what_was_not_run_counts_against_the_claim(all_ra
     assert found.b[100] == pytest.approx(-1) and found.a[100] == pytest.approx(log10(3))
     lines = higher_rates.figure(rows).axes[0].lines
     assert sum(np.isnan(line.get_xdata()).sum() for line in lines) == 12  # by both measures in every condition
+
+
+def test_a_size_is_not_excluded_by_what_was_not_run(all_rates):
+    """Every fresh seed learns at 3, the last rate with BN that is run; the grid goes on to 30."""
+    last = {"batch": 1.0, "none": 0.3}
+    found = {c.name: c for c in higher_rates.comparisons(confirmed(wall(last), wall(last | {"batch": 3.0})))}
+    condition = found["SGD, He weights"]
+    assert condition.difference.high == pytest.approx(1) and condition.reaches == pytest.approx(2)
+    assert [beside(condition, log10(size)) for size in (5, 20, 200)] == ["above", "open", "below"]
+    sure = {c.name: c for c in higher_rates.comparisons(confirmed(wall(last), wall(last)))}["SGD, He weights"]
+    assert sure.reaches == sure.difference.high and beside(sure, log10(20)) == "below"
 
 
 def test_a_diverged_run_has_not_learned(all_rates):
