@@ -446,15 +446,12 @@ NO_TEST = "no test"  # a condition that the settings of one of the choices do no
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
-    few, more, names, conditions, others, larger, waiting = set(), set(), set(), 0, 0, 0, []
+    few, more, names, conditions, others, larger = set(), set(), set(), 0, 0, 0
     lines = [("condition", "of the first choice", "now")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
-        if not (row.judged and plan):
-            continue
-        if not plan.earlier:
-            waiting.append((row, plan.chosen_on))
+        if not (row.judged and plan and plan.earlier):
             continue
         first = plan.earlier[0]
         names.add(source.name)
@@ -491,8 +488,7 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
         said += "."
     else:
         said += f":\n\n<details><summary>which, and what they were</summary>\n\n{_table(lines)}\n\n</details>"
-    still = [f"[{row.title}](#{row.anchor}) ({seeds})" for row, seeds in waiting if seeds < max(more)]
-    return f"{said}\n\nNot chosen again yet (by the seeds that chose): {'; '.join(still)}." if still else said
+    return said
 
 
 def _said_effect(comparison: Comparison | None) -> str:

@@ -419,7 +419,7 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
     said = scoreboard.chosen_again([row])
     assert said.endswith("This changed 0 of 2 effects (0 moved in favour of their claim), and the outcome of 0.")
     once = dataclasses.replace(row, experiment=experiments.find("covariate_shift"), title="Once")
-    assert "Not chosen" not in scoreboard.chosen_again([row, once])  # on five seeds from the start
+    assert scoreboard.chosen_again([row, once]) == said  # on five seeds from the start
     for file in experiments.RESULTS.glob("noise.*"):
         shutil.copy(file, tmp_path)
     path = tmp_path / "noise.jsonl"
@@ -440,6 +440,12 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
         and ", open | " in line
         and line.endswith(", **reversed** |")
     )
+
+
+def test_every_setting_that_is_judged_was_chosen_on_five_seeds():
+    plans = [study.plan(study.file()) for study in map(experiments.find, experiments.names())]
+    chosen_on = {plan.experiment: plan.chosen_on for plan in plans if plan}
+    assert len(chosen_on) == 16 and set(chosen_on.values()) == {5}
 
 
 def test_a_condition_that_only_one_of_the_choices_has_is_told(board):
