@@ -27,6 +27,7 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     SEEDS = 5                  planned before the first row; fewer give no verdict
     CHANCE = 0.1               the worst value of METRIC and of validation: that of a diverged run; None: there is none
     CONFIRM = False            True: the SEEDS choose, and the verdict is from fresh seeds (see below)
+    CONFIRMATION = 1           which of several confirmations, each on seeds of its own, the verdict is from
     FACTOR = "the condition"   what the conditions vary; of several things a tuple, and a comparison has their `levels`
 
     def grid(quick: bool = False) -> list[dict]:
@@ -77,9 +78,9 @@ imports neither, nor NumPy. `comparisons` is usually::
 `judge(rows)` is the verdict on FOLKLORE in all conditions, `judge(rows).quoted` that on CLAIM in those within SCOPE.
 
 A second claim on the same runs is a file that says `ROWS = "learning_rate"`. It holds QUESTION, CLAIM, FOLKLORE,
-SOURCE, CHAPTER, METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, DATASET, NETWORK, STEPS, grid and run
-are those of the other. METRIC need not be in the rows. `load("faster")` returns the rows, `judge(rows, "faster")` the
-verdict.
+SOURCE, CHAPTER, METRIC, DELTA, comparisons and figure; VERSION, SEEDS, CHANCE, CONFIRMATION, DATASET, NETWORK, STEPS,
+grid and run are those of the other. METRIC need not be in the rows. `load("faster")` returns the rows,
+`judge(rows, "faster")` the verdict.
 
 A study, `bnbook/experiments/studies/NAME.py`, is measured in the same way but answers no claim: it has QUESTION,
 CHAPTER, VERSION, grid and run, and the other constants where they make sense. `find(name)` makes an `Experiment` or a
@@ -88,9 +89,10 @@ CHAPTER, VERSION, grid and run, and the other constants where they make sense. `
 With CONFIRM the runs of SEEDS choose: `best` takes the setting that is best on validation. When all are there, a plan
 is written beside them, NAME.plan.json: the settings that the comparisons read, and how many fresh seeds, 100 and on,
 are to confirm them, from the scatter of the pilot (`engine.plan`). A larger SEEDS later chooses again: the plan takes
-the settings of all seeds, and the number of fresh ones stays. `best(...).rows` are then rows of fresh seeds, and
-`judge` takes no others. A comparison made by hand names its `settings`, and reads `fresh(rows)`; what shows how a
-setting was chosen reads `pilot(rows)`.
+the settings of all seeds, and the number of fresh ones stays. A larger CONFIRMATION confirms them again: on other
+seeds, 200 and on, of a number that the scatter of the first confirmation says; what that said stays beside it.
+`best(...).rows` are then rows of fresh seeds, and `judge` takes no others. A comparison made by hand names its
+`settings`, and reads `fresh(rows)`; what shows how a setting was chosen reads `pilot(rows)`.
 
 `Comparison(name, a, b)` takes any values by seed, such as the width of a range of rates made of many rows. Raise
 `Incomplete` where rows are missing; `best` and `compare` do. On the pages: `load`, `judge`, `provenance_line`, `cost`.

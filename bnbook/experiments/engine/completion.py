@@ -13,7 +13,7 @@ from ... import provenance
 from . import bits, plan
 from .experiment import RESULTS, Experiment, Study, find, inventory, key, names, of_planned_seeds, row_key
 from .rows import ResultsError
-from .statistics import CONFIRM, pilot
+from .statistics import CONFIRM, Comparison, pilot
 
 
 def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str = "") -> plan.Plan | None:
@@ -21,10 +21,12 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
 
     Its settings are those that the comparisons of all claims on these rows read, and those that they name `beside`; its
     seeds as many as the claim needs whose pilot scatters most (`plan.seeds_needed`). Where SEEDS is another number now
-    than that of the seeds that chose, the settings are chosen again, and the number of fresh seeds stays.
+    than that of the seeds that chose, the settings are chosen again, and the number of fresh seeds stays. Where
+    CONFIRMATION is larger than the number of confirmations that are planned, the next is: of the same settings, on as
+    many other seeds as the one before shows to be needed (`plan.number_again`).
 
     Returns:
-        None while runs that choose are missing.
+        None while runs that choose are missing, or runs of the confirmation before.
 
     Raises:
         ResultsError: the plan is gone, but there are rows that confirm.
@@ -35,7 +37,9 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
     path = study.file(results)
     there = study.plan(path)
     if there and there.chosen_on == study.seeds:
-        return there
+        if len(there.confirmations) == study.confirmation:
+            return there
+        return _plan_again(study, path, there, command)
     found = inventory(study, path, range(study.seeds))
     if found.missing or found.damage:
         return None
@@ -55,10 +59,7 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
                     " grid, nothing is confirmed before"
                 )
             settings |= {key(study.version, setting, 0): setting for setting in comparison.settings}
-            if (difference := comparison.difference) is None or difference.sd is None:
-                raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} has no value for a seed")
-            said = (experiment.name, comparison.name, difference.mean, difference.sd, experiment.delta)
-            pilots.append(plan.Pilot(*said))
+            pilots.append(_said(experiment, comparison))
     order = [setting for setting in study.settings() if key(study.version, setting, 0) in settings]
     source = provenance.provenance(command)
     if there:
@@ -68,6 +69,24 @@ def plan_confirmation(study: Study, results: str | Path = RESULTS, command: str 
         made = plan.Plan(study.name, study.version, seeds, study.seeds, order, pilots, source)
     plan.save(path, made)
     return made
+
+
+def _plan_again(study: Study, path: Path, there: plan.Plan, command: str) -> plan.Plan | None:
+    """The plan of the confirmation after the one there is; None while runs of that are missing."""
+    found = inventory(study, path)
+    if found.missing or found.damage:
+        return None
+    rows = of_planned_seeds(study, found.rows, len(there.confirmations))
+    said = [_said(claim, comparison) for claim in _claims_on(study.name) for comparison in claim.comparisons(rows)]
+    made = there.confirmed_again(said, provenance.provenance(command))
+    plan.save(path, made)
+    return made
+
+
+def _said(experiment: Experiment, comparison: Comparison) -> plan.Pilot:
+    if (difference := comparison.difference) is None or difference.sd is None:
+        raise ValueError(f"{experiment.name}: the comparison {comparison.name!r} has no value for a seed")
+    return plan.Pilot(experiment.name, comparison.name, difference.mean, difference.sd, experiment.delta)
 
 
 def _claims_on(name: str) -> list[Experiment]:

@@ -62,6 +62,7 @@ class Study:
     seeds: int = 5
     chance: float | None = 0.1
     confirm: bool = False  # whether settings are chosen on these seeds, and the verdict is from fresh ones
+    confirmation: int = 1  # which of the confirmations the verdict is from
 
     def settings(self, quick: bool = False) -> list[dict]:
         """The settings of the grid.
@@ -111,8 +112,12 @@ class Study:
         return None
 
     def plan(self, path: Path, quick: bool = False) -> plan.Plan | None:
-        """The plan of the confirmation beside a results file, if there is one; a quick grid confirms nothing."""
-        return plan.load(path, self.version) if self.confirm and not quick else None
+        """The plan of the confirmation beside a results file, if there is one; a quick grid confirms nothing.
+
+        One of a confirmation that the verdict is not from yet is passed over.
+        """
+        found = plan.load(path, self.version) if self.confirm and not quick else None
+        return found and found.confirmations[: self.confirmation][-1]
 
     def file(self, results: str | Path = RESULTS, quick: bool = False) -> Path:
         """The results file; that of quick runs lies in a folder of its own."""
@@ -160,7 +165,7 @@ NEEDED = {
     Study: "QUESTION CHAPTER VERSION grid run".split(),
 }
 # What a claim on other rows takes from there.
-OF_THE_ROWS = "version seeds chance confirm dataset network steps measured grid run".split()
+OF_THE_ROWS = "version seeds chance confirm confirmation dataset network steps measured grid run".split()
 
 
 def names() -> list[str]:
@@ -239,7 +244,7 @@ def inventory(study: Study, path: Path, seeds: Iterable[int] | None = None, quic
 
     Args:
         seeds: whose runs are missing where they have no row; those that are planned if left out, and then also the
-            runs of the plan of a confirmation.
+            runs of the plans of all confirmations.
     """
     planned = study.plan(path, quick) if seeds is None else None
     seeds = range(study.seeds) if seeds is None else seeds
@@ -252,8 +257,8 @@ def inventory(study: Study, path: Path, seeds: Iterable[int] | None = None, quic
     rows = [row for *_, row in sorted(inside, key=lambda item: item[:2])]
     done = {row_key(row) for row in rows}
     asked = [(s, seed) for seed in seeds for s in grid]
-    if planned:
-        asked += [(s, seed) for seed in planned.fresh for s in planned.settings]
+    for confirmation in planned.confirmations if planned else ():
+        asked += [(s, seed) for seed in confirmation.fresh for s in confirmation.settings]
     missing = [(s, seed) for s, seed in asked if key(study.version, s, seed) not in done]
     return Inventory(rows, missing, snapshot.stale, len(placed) - len(inside), damage, snapshot.truncated)
 
@@ -363,11 +368,16 @@ def judge(rows: Sequence[Mapping], name: str | None = None) -> Verdict:
     return replace(verdict(comparisons, experiment.delta, **rule), quoted=quoted)
 
 
-def of_planned_seeds(study: Study, rows: Sequence[Mapping]) -> list[Mapping]:
-    """The rows of the seeds that were planned: whoever adds some, or a part of one, changes no verdict."""
-    confirming = [row for row in rows if row.get("phase") == CONFIRM]
-    seeds = confirming[0]["planned"] if confirming else 0  # of the first row: what later ones say cannot change it
-    return [row for row in rows if row["seed"] < (plan.FIRST + seeds if row.get("phase") == CONFIRM else study.seeds)]
+def of_planned_seeds(study: Study, rows: Sequence[Mapping], confirmation: int | None = None) -> list[Mapping]:
+    """The rows of the seeds that were planned: whoever adds some, or a part of one, changes no verdict.
+
+    Args:
+        confirmation: that whose fresh seeds these are; the one that the verdict is from if left out.
+    """
+    first = plan.FIRST * (confirmation or study.confirmation)
+    own = [row for row in rows if row.get("phase") == CONFIRM and first <= row["seed"] < first + plan.FIRST]
+    fresh = range(first, first + own[0]["planned"] if own else first)  # what later rows say cannot change it
+    return [row for row in rows if row["seed"] in (fresh if row.get("phase") == CONFIRM else range(study.seeds))]
 
 
 def _confirmed_seeds(rows: Sequence[Mapping]) -> int:

@@ -3,6 +3,9 @@
 Settings are chosen on a few seeds, the pilot, by validation. The verdict is from other, fresh seeds of the chosen
 settings alone. Their number comes from the scatter of the pilot, stands in the plan, and is not changed by what the
 fresh rows say. Where more seeds choose later than did, they may choose other settings; the number stays.
+
+Where the intervals came out wider than they were meant to, the same settings may be confirmed again: on other fresh
+seeds, of a number that comes from the scatter of the first confirmation. The verdict is then from these alone.
 """
 
 from __future__ import annotations
@@ -18,12 +21,17 @@ from ...provenance import write_atomically
 from .rows import ResultsError
 from .statistics import CONFIDENCE
 
-FIRST = 100  # of the fresh seeds
+FIRST = 100  # of the fresh seeds; those of a second confirmation begin at twice this, and so on
 FEWEST, MOST = 10, 40  # fresh seeds
 
 
+def width(mean: float, delta: float) -> float:
+    """How far an interval is meant to reach to either side: δ/2, or half-way to δ where the effect is far from it."""
+    return max(delta, abs(mean) - delta) / 2
+
+
 class Pilot(NamedTuple):
-    """What the pilot says about one condition of a claim."""
+    """What earlier seeds say about one condition of a claim: the pilot, or the confirmation before."""
 
     experiment: str
     condition: str
@@ -33,8 +41,8 @@ class Pilot(NamedTuple):
 
     @property
     def width(self) -> float:
-        """How far the interval may reach to either side: δ/2, or half-way to δ where the effect is far from it."""
-        return max(self.delta, abs(self.mean) - self.delta) / 2
+        """How far the interval may reach to either side."""
+        return width(self.mean, self.delta)
 
 
 class Earlier(NamedTuple):
@@ -54,9 +62,10 @@ class Plan:
     seeds: int
     chosen_on: int  # seeds, 0 and on
     settings: list[dict]
-    pilots: list[Pilot]  # of the seeds that chose first: `seeds` comes from them, and stays
+    pilots: list[Pilot]  # of the seeds that chose first, or confirmed before: `seeds` comes from them, and stays
     provenance: Mapping
     earlier: list[Earlier] = field(default_factory=list)
+    before: Plan | None = None  # the confirmation whose verdict this one's replaces
 
     def chosen_again(self, chosen_on: int, settings: list[dict], provenance: Mapping) -> Plan:
         """The plan after another number of seeds has chosen these settings."""
@@ -65,10 +74,20 @@ class Plan:
             self, chosen_on=chosen_on, settings=settings, provenance=provenance, earlier=[*self.earlier, before]
         )
 
+    def confirmed_again(self, pilots: list[Pilot], provenance: Mapping) -> Plan:
+        """The plan of another confirmation of the same settings, from what this one says about every condition."""
+        return replace(self, seeds=number_again(pilots), pilots=pilots, provenance=provenance, earlier=[], before=self)
+
+    @property
+    def confirmations(self) -> list[Plan]:
+        """The plans of all confirmations up to this one, the first first."""
+        return [*(self.before.confirmations if self.before else ()), self]
+
     @property
     def fresh(self) -> range:
         """The fresh seeds."""
-        return range(FIRST, FIRST + self.seeds)
+        first = FIRST * len(self.confirmations)
+        return range(first, first + self.seeds)
 
 
 def seeds_needed(pilots: Sequence[Pilot]) -> int:
@@ -103,6 +122,17 @@ def number_of_seeds(pilots: Sequence[Pilot]) -> int:
     return max(FEWEST, *(seeds_needed([p for p in pilots if p.experiment == claim]) for claim in claims))
 
 
+def number_again(pilots: Sequence[Pilot]) -> int:
+    """As many fresh seeds as bring every condition to its `width`, by the scatter that it has shown; at most `MOST`.
+
+    Raises:
+        ValueError: as `seeds_needed`.
+    """
+    if not pilots:
+        raise ValueError("pilots must hold at least one condition, got none")
+    return max(FEWEST, *(seeds_needed([pilot]) for pilot in pilots))
+
+
 def file(path: Path) -> Path:
     """The plan beside a results file."""
     return path.with_suffix(".plan.json")
@@ -110,9 +140,14 @@ def file(path: Path) -> Path:
 
 def save(path: Path, plan: Plan) -> None:
     """Write the plan beside a results file."""
+    write_atomically(file(path), (json.dumps(_content(plan), ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _content(plan: Plan) -> dict:
     content = asdict(plan) | {"pilots": [pilot._asdict() for pilot in plan.pilots]}
     content["earlier"] = [before._asdict() for before in plan.earlier]
-    write_atomically(file(path), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+    content["before"] = plan.before and _content(plan.before)
+    return content
 
 
 def load(path: Path, version: int) -> Plan | None:
@@ -124,10 +159,14 @@ def load(path: Path, version: int) -> Plan | None:
     if not file(path).exists():
         return None
     try:
-        content = json.loads(file(path).read_text(encoding="utf-8"))
-        content["pilots"] = [Pilot(**pilot) for pilot in content["pilots"]]
-        content["earlier"] = [Earlier(**before) for before in content["earlier"]]
-        plan = Plan(**content)
+        plan = _plan(json.loads(file(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"{file(path)} is no plan ({error}): restore it") from None
     return plan if plan.version == version else None
+
+
+def _plan(content: Mapping) -> Plan:
+    pilots = [Pilot(**pilot) for pilot in content["pilots"]]
+    earlier = [Earlier(**before) for before in content["earlier"]]
+    before = _plan(content["before"]) if content.get("before") else None
+    return Plan(**{**content, "pilots": pilots, "earlier": earlier, "before": before})

@@ -84,7 +84,7 @@ def run(
     path = study.file(results, quick)
     planned = study.plan(path, quick) or study.plan(study.file(), quick)  # the second makes rows again elsewhere
     if fresh := [seed for seed in seeds or () if study.confirm and seed >= plan.FIRST]:
-        if not planned or not set(fresh) <= set(planned.fresh):
+        if not planned or not set(fresh) <= {seed for plan in planned.confirmations for seed in plan.fresh}:
             raise ValueError(f"seeds from {plan.FIRST} on must be those of the plan, got {fresh}")
 
     def make(seeds: Iterable[int] | None, planned: plan.Plan | None) -> list[Task]:
@@ -103,9 +103,10 @@ def run(
 
     failed = make(range(study.seeds) if seeds is None else seeds, planned)
     if study.confirm and seeds is None and not quick:
-        planned = plan_confirmation(study, results, command)
-        if planned and phase is None:
+        while (planned := plan_confirmation(study, results, command)) and phase is None and not failed:
             failed += make(None, planned)
+            if len(planned.confirmations) == study.confirmation:
+                break
     if not quick:
         _keep_chosen_bits(name, results)
     return failed
@@ -214,7 +215,8 @@ class _Runs:
             return self.command, {}
         if seed < plan.FIRST:
             return self.command, {"phase": CHOOSE}
-        return self.command, {"phase": CONFIRM, "planned": self.planned.seeds}
+        seeds = next(plan.seeds for plan in self.planned.confirmations if seed in plan.fresh)
+        return self.command, {"phase": CONFIRM, "planned": seeds}
 
     # Where the runs are made
 

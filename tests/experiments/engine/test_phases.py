@@ -154,6 +154,42 @@ def test_more_seeds_choose_again_and_the_number_of_fresh_ones_stays(tmp_path, ti
     assert new in comparison.settings and old not in comparison.settings and comparison.seeds == tuple(planned.fresh)
 
 
+def test_another_confirmation_is_of_other_seeds_and_replaces_the_verdict(tmp_path, tiny, monkeypatch):
+    """Its number is that of the first one's scatter, whose rows and plan stay; what is missing of either is made."""
+    first = run(tmp_path)
+    path, before = tmp_path / "tiny.jsonl", plan.load(tmp_path / "tiny.jsonl", 1)
+    (comparison,) = experiment.find("tiny").comparisons(first)
+    monkeypatch.setattr(tiny, "CONFIRMATION", 2, raising=False)
+    assert experiments.judge(first).sentence.startswith("Open: the chosen settings have not been confirmed")
+    assert experiments.judge(run(tmp_path, phase="choose")).sentence.startswith("Open: the chosen settings have not")
+    planned = plan.load(path, 1)
+    assert planned.before == before and planned.settings == before.settings and planned.earlier == []
+    found = comparison.difference
+    assert planned.pilots == [Pilot("tiny", comparison.name, found.mean, found.sd, experiment.find("tiny").delta)]
+    assert planned.seeds == plan.number_again(planned.pilots)
+    assert planned.fresh == range(2 * FIRST, 2 * FIRST + planned.seeds)
+    rows = run(tmp_path)
+    assert plan.load(path, 1) == planned
+    assert {row["seed"] for row in by_phase(rows, "confirm")} == set(planned.fresh)
+    assert {row["planned"] for row in by_phase(rows, "confirm")} == {planned.seeds}
+    (again,) = experiment.find("tiny").comparisons(rows)
+    assert again.seeds == tuple(planned.fresh) and experiments.judge(rows).outcomes
+    everything = experiment.inventory(experiment.find("tiny"), path)
+    old = [row for row in everything.rows if row["seed"] in before.fresh]
+    assert [row["planned"] for row in old] == [before.seeds] * 2 * before.seeds and everything.missing == []
+    monkeypatch.setattr(tiny, "CONFIRMATION", 1)  # as before its rows are all there: the pages keep the first verdict
+    assert experiments.judge(experiments.load("tiny", tmp_path)) == experiments.judge(first)
+    assert experiment.find("tiny").plan(path) == before
+    monkeypatch.setattr(tiny, "CONFIRMATION", 2)
+    lost = [old[0], everything.rows[-1]]
+    write(tmp_path, [row for row in everything.rows if row not in lost])
+    run(tmp_path)
+    assert sorted(map(experiment.row_key, experiment.inventory(experiment.find("tiny"), path).rows)) == sorted(
+        map(experiment.row_key, everything.rows)
+    )
+    assert run(tmp_path / "from the start") and plan.load(tmp_path / "from the start" / "tiny.jsonl", 1).before
+
+
 def test_a_plan_of_an_older_version_is_made_again(tmp_path, tiny, monkeypatch):
     run(tmp_path, phase="choose")
     monkeypatch.setattr(tiny, "VERSION", 2)
@@ -302,6 +338,14 @@ def test_a_large_effect_needs_fewer_and_all_conditions_count_together():
     assert plan.number_of_seeds(claims_together[:1]) == FEWEST
 
 
+def test_another_confirmation_brings_every_condition_to_the_width_asked_for():
+    wide, far = pilot(0.9 * DELTA), pilot(2 * DELTA, mean=9 * DELTA)
+    assert plan.number_again([far, wide, pilot(0.1 * DELTA)]) == seeds_needed([wide]) > seeds_needed([wide, far])
+    assert plan.number_again([far]) == FEWEST and plan.number_again([pilot(1)]) == MOST
+    with pytest.raises(ValueError, match="pilots must hold at least one condition"):
+        plan.number_again([])
+
+
 @pytest.mark.parametrize(
     "pilots, message",
     [
@@ -326,22 +370,33 @@ def test_a_committed_plan_is_that_of_its_pilot_and_older_than_its_rows(name):
     claim = experiment.find(name)
     study = experiment.find(claim.rows_of)
     rows = experiment.inventory(study, study.file(), ()).rows
-    if (planned := study.plan(study.file())) is None:
+    if (planned := plan.load(study.file(), study.version)) is None:  # also one of a confirmation that goes on
         assert not by_phase(rows, "confirm")
         return
-    assert planned.seeds == plan.number_of_seeds(planned.pilots)
-    plans = [*planned.earlier, planned]
-    assert plans[-1].chosen_on == study.seeds
+    first_one, *others = planned.confirmations
+    assert first_one.seeds == plan.number_of_seeds(first_one.pilots)
+    plans = [*first_one.earlier, first_one]
+    assert planned.chosen_on == study.seeds
     for i, a_plan in enumerate(plans):
         choosing = [row for row in by_phase(rows, "choose") if row["seed"] < a_plan.chosen_on]
         for comparison in claim.comparisons(choosing):
             assert all(setting in a_plan.settings for setting in comparison.settings)
             if i > 0:
                 continue
-            mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (name, comparison.name))
-            found = comparison.difference
-            assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
+            _said_before(first_one, claim, comparison)
+    for k, again in enumerate(others, start=1):
+        assert again.seeds == plan.number_again(again.pilots) and again.settings == again.before.settings
+        for comparison in claim.comparisons(experiment.of_planned_seeds(study, rows, k)):
+            _said_before(again, claim, comparison)
     for row in by_phase(rows, "confirm"):
-        first = next(a_plan for a_plan in plans if row["setting"] in a_plan.settings)
-        assert row["planned"] == planned.seeds and row["seed"] in planned.fresh
+        own = planned.confirmations[row["seed"] // FIRST - 1]
+        first = next(a_plan for a_plan in [*own.earlier, own] if row["setting"] in a_plan.settings)
+        assert row["planned"] == own.seeds and row["seed"] in own.fresh
         assert row["provenance"]["date"] >= first.provenance["date"]
+
+
+def _said_before(planned: plan.Plan, claim: experiment.Experiment, comparison: experiments.Comparison) -> None:
+    """The plan holds what this comparison said."""
+    mine = next(p for p in planned.pilots if (p.experiment, p.condition) == (claim.name, comparison.name))
+    found = comparison.difference
+    assert (found.mean, found.sd, claim.delta) == pytest.approx((mine.mean, mine.sd, mine.delta))
