@@ -15,7 +15,9 @@ def values(answer, rng) -> None:
     """`answer(n, size, layers)`: m after each layer (kernel, stride, padding), of n square images of so many pixels."""
     for _ in range(8):
         n, size = int(rng.integers(2, 40)), int(rng.integers(30, 300))
-        layers = [(3, int(rng.integers(1, 3)), int(rng.integers(2))) for _ in range(int(rng.integers(2, 5)))]
+        kinds = ((3, 0), (3, 1), (5, 1), (2, 0))  # kernel and padding
+        drawn = rng.choice(kinds, int(rng.integers(3, 6)))
+        layers = [(int(kernel), int(rng.integers(1, 3)), int(padding)) for kernel, padding in drawn]
         layers.insert(0, (7, 2, 3))
         sides, unrounded = [size], float(size)
         wrong = []
@@ -119,13 +121,17 @@ def count(answer, rng) -> None:
 def worth(answer, rng) -> None:
     """`answer(fewer, cost)`: "yes", "no" or "open", from the interval of saved updates and the price of one."""
     words = ("yes", "no", "open")
-    for word in (*rng.permutation(words), *rng.choice(words, 12)):
-        cost = float(rng.uniform(1.1, 2))
-        fewer = {
-            "yes": sorted(rng.uniform(1.05, 4, 2) * cost),
-            "no": sorted(rng.uniform(0.3, 0.98, 2) * cost),
-            "open": [cost * rng.uniform(0.4, 0.97), cost * rng.uniform(1.03, 3)],
+    cases = [("open", [0.5, 1.1]), ("open", [0.9, 3]), ("no", [0.8, 0.97]), ("yes", [1.03, 1.2])]  # middles mislead
+    for word in rng.choice(words, 11):
+        drawn = {
+            "yes": sorted(rng.uniform(1.05, 4, 2)),
+            "no": sorted(rng.uniform(0.3, 0.98, 2)),
+            "open": [rng.uniform(0.4, 0.97), rng.uniform(1.03, 3)],
         }[str(word)]
+        cases.append((str(word), drawn))
+    for word, seconds in rng.permutation(np.array(cases, dtype=object)):
+        cost = float(rng.uniform(1.1, 2))
+        fewer = [end * cost for end in seconds]
         got = answer((float(fewer[0]), float(fewer[1])), cost)
         if got not in words:
             raise Wrong(f"Return one of {', '.join(map(repr, words))}, got {got!r}.")

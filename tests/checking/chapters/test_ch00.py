@@ -71,6 +71,7 @@ WRONG = {
         lambda a: 1 / np.max(a),
         lambda a: 2 / np.min(a),
         lambda a: 2 / np.mean(a),
+        lambda a: 2 / np.linalg.norm(a),
         lambda a: 2.0,
         lambda a: -1.0,
         lambda a: "small",

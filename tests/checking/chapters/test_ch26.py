@@ -62,6 +62,14 @@ def worth(fewer, cost):
     return "yes" if low > 1 else "no" if high < 1 else "open"
 
 
+def _rounded_up(n, size, layers):
+    found = []
+    for kernel, stride, padding in layers:
+        size = -(-size // stride) if padding else (size - kernel) // stride + 1
+        found.append(n * size**2)
+    return found
+
+
 DECISIONS = {"a": "BN", "b": "SyncBN", "c": "GN", "d": "LN", "e": "frozen", "f": "recalibrate", "g": "mix", "h": "GN",
              "i": "BN", "j": "out"}  # fmt: skip
 
@@ -78,6 +86,7 @@ WRONG = {
         "one side": lambda n, size, layers: [(m * n) ** 0.5 for m in values(n, size, layers)],
         "what enters": lambda n, size, layers: [n * size**2, *values(n, size, layers)[:-1]],
         "not rounded": lambda n, size, layers: [n * size**2 / 4 ** (i + 1) for i in range(len(layers))],
+        "rounded up where padded": lambda n, size, layers: _rounded_up(n, size, layers),
         "the last alone": lambda n, size, layers: values(n, size, layers)[-1:],
     },
     "ch26.count": {
@@ -90,6 +99,10 @@ WRONG = {
     },
     "ch26.worth": {
         "free": lambda fewer, cost: worth(fewer, 1),
+        "half the middle": lambda fewer, cost: "yes" if fewer[0] > cost else "no" if sum(fewer) / 2 < cost else "open",
+        "the geometric middle": lambda fewer, cost: (
+            "yes" if (fewer[0] * fewer[1]) ** 0.5 > 1.5 * cost else "no" if fewer[1] < cost else "open"
+        ),
         "the middle": lambda fewer, cost: "yes" if sum(fewer) / 2 > cost else "no",
         "multiplied": lambda fewer, cost: worth(fewer, 1 / cost),
         "the best case": lambda fewer, cost: "yes" if fewer[1] > cost else "no",
