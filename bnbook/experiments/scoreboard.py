@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import RESULTS, Comparison, Experiment, Verdict, find, fresh, judge, pilot, policy, verdict
 from .engine.experiment import BOOK, inventory, of_planned_seeds
 from .engine.multiple import ALPHA, benjamini_hochberg, holm, p_of, survivors
+from .engine.plan import Earlier, Plan, width
+from .engine.plan import load as load_plan
 from .engine.rows import ResultsError
 from .engine.verdict import beside
 from .engine.words import (
@@ -152,7 +154,7 @@ MORE = (  # folded below them
     Situation("ResNet-8, Adam", "conv_speed", lambda c: c.levels == ("ResNet-8", "Adam", "none")),
     Situation("VGG-6, momentum or Adam", "conv_speed", lambda c: c.levels[0] == "VGG-6" and c.levels[2] == "none"),
     Situation("ResNet-8 or VGG-6, momentum or Adam", "conv_faster", lambda c: c.levels[2] == "none"),
-    Situation("the same: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
+    Situation("the same, momentum: the highest rate that learns", "conv_rates", lambda c: c.levels[1] == "none"),
     Situation(
         "a ResNet, against SkipInit, Fixup or group norm",
         "conv_depth",
@@ -292,7 +294,8 @@ def row(name: str, results: str | Path = RESULTS) -> Row:
     found, plan = inventory(source, path), source.plan(path)
     if found.damage:
         raise ResultsError(found.damage[0])
-    planned = len(source.settings()) * source.seeds + (len(plan.settings) * plan.seeds if plan else 0)
+    confirming = sum(len(each.settings) * each.seeds for each in plan.confirmations) if plan else 0
+    planned = len(source.settings()) * source.seeds + confirming
     done = planned - len(found.missing)
     judged = judge(found.rows, name) if done == planned and (plan or not source.confirm) else None
     rows = of_planned_seeds(source, found.rows)
@@ -441,16 +444,34 @@ def many(rows: Sequence[Row]) -> str:
     )
 
 
+def widths(rows: Sequence[Row]) -> str:
+    """How many intervals are as narrow as plans ask for."""
+    known = [(c, row.experiment.delta) for row in rows for c in row.comparisons if c.difference is not None]
+    narrow = sum(_half(c) <= delta / 2 for c, delta in known)
+    wide = [c for c, delta in known if _half(c) > width(c.difference.mean, delta)]
+    fail = sum(map(_mixed, wide))
+    return (
+        f"Of {len(known)} intervals {narrow} reach at most δ/2 to either side, {len(known) - narrow - len(wide)} others"
+        f" at most half-way from the effect to δ; {len(wide)} are wider ({fail} as some runs of an arm fail)."
+    )
+
+
+def _half(comparison: Comparison) -> float:
+    """How far the interval reaches to either side."""
+    return (comparison.difference.high - comparison.difference.low) / 2
+
+
 NO_TEST = "no test"  # a condition that the settings of one of the choices do not have
 
 
 def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     """What changed when more seeds chose the settings than at first: the effects that did, folded, and the outcomes."""
     few, more, names, conditions, others, larger = set(), set(), set(), 0, 0, 0
-    lines = [("condition", "of the first choice", "now")]
+    lines = [("condition", "first choice", "choice of more seeds")]
     for row in rows:
         source = find(row.experiment.rows_of)
         plan = source.plan(source.file(results))
+        plan = plan and plan.confirmations[0]
         if not (row.judged and plan and plan.earlier):
             continue
         first = plan.earlier[0]
@@ -458,11 +479,8 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
         few.add(first.chosen_on)
         more.add(plan.chosen_on)
         found = inventory(source, source.file(results), ()).rows
-        chose = [r for r in pilot(found) if r["seed"] < first.chosen_on]
-        confirmed = [r for r in fresh(found) if r["setting"] in first.settings]
-        before = {c.name: c for c in row.experiment.comparisons(chose + confirmed)}
-        outcomes = verdict([*before.values()], row.experiment.delta).outcomes
-        after = {c.name: c for c in row.comparisons}
+        before, after = (_conditions(row, found, plan, chosen) for chosen in (first, plan))
+        outcomes, outcomes_now = (verdict([*of.values()], row.experiment.delta).outcomes for of in (before, after))
         for name in {**before, **after}:
             then, now = before.get(name), after.get(name)
             conditions += 1
@@ -471,7 +489,7 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
             if then and now and then.difference and now.difference:
                 larger += now.difference.mean > then.difference.mean
             said = [_said_effect(then), _said_effect(now)]
-            was, outcome = outcomes.get(name, NO_TEST), row.judged.outcomes.get(name, NO_TEST)
+            was, outcome = outcomes.get(name, NO_TEST), outcomes_now.get(name, NO_TEST)
             if was != outcome:
                 said = [f"{said[0]}, {was}", f"{said[1]}, **{outcome}**"]
                 others += 1
@@ -487,8 +505,65 @@ def chosen_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
     if len(lines) == 1:
         said += "."
     else:
-        said += f":\n\n<details><summary>which, and what they were</summary>\n\n{_table(lines)}\n\n</details>"
+        note = "On the fresh seeds of the first confirmation: what was confirmed again is in the next section."
+        said += f":\n\n<details><summary>which, and what they were</summary>\n\n{note}\n\n{_table(lines)}\n\n</details>"
     return said
+
+
+def _conditions(row: Row, found: Sequence[Mapping], plan: Plan, chosen: Plan | Earlier) -> dict[str, Comparison]:
+    """The conditions of a row by name: on the fresh seeds of a plan, at the settings that some seeds chose."""
+    rows = of_planned_seeds(find(row.experiment.rows_of), found, len(plan.confirmations))
+    chose = [r for r in pilot(rows) if r["seed"] < chosen.chosen_on]
+    confirmed = [r for r in fresh(rows) if r["setting"] in chosen.settings]
+    return {c.name: c for c in row.experiment.comparisons(chose + confirmed)}
+
+
+def confirmed_again(rows: Sequence[Row], results: str | Path = RESULTS) -> str:
+    """How wide the intervals are, and what a second confirmation says beside the first that it replaces; folded."""
+    from scipy import stats
+
+    names, outcomes_moved, apart = set(), 0, 0
+    lines = [("condition", "first confirmation", "second, which is judged")]
+    for row in rows:
+        source = find(row.experiment.rows_of)
+        plan = source.plan(source.file(results))
+        if not (row.judged and plan and plan.before):
+            continue
+        names.add(source.name)
+        found = inventory(source, source.file(results), ()).rows
+        before = _conditions(row, found, plan.before, plan.before)
+        outcomes = verdict([*before.values()], row.experiment.delta).outcomes
+        for now in row.comparisons:
+            then = before[now.name]
+            a, b = then.difference, now.difference
+            of_both = (a.mean, a.sd, len(a.seeds), b.mean, b.sd, len(b.seeds))
+            apart += stats.ttest_ind_from_stats(*of_both, equal_var=False).pvalue < ALPHA
+            was, outcome = outcomes[now.name], row.judged.outcomes[now.name]
+            outcomes_moved += was != outcome
+            marked = f"**{outcome}**" if was != outcome else outcome
+            said = f"{_said_effect(then)}, {was}", f"{_said_effect(now)}, {marked}"
+            lines.append((f"[{row.title}](#{row.anchor}), {now.name}", *said))
+    if len(lines) == 1:
+        return f"{widths(rows)} No experiment has been confirmed again."
+    said = (
+        f"{widths(rows)} {len(names)} experiments were confirmed again: of {len(lines) - 1} effects {apart} moved by"
+        f" more than chance does in {100 * (1 - ALPHA):g} % of cases, and the outcome of {outcomes_moved} is another"
+    )
+    notes = (
+        f"Where all is chance, about {ALPHA * (len(lines) - 1):.0f} would move so. The rule goes by widths, not by"
+        " outcomes; it is older than these rows, and younger than the verdicts that they replace. It leaves out"
+        " intervals that are wide because some runs of an arm fail: more seeds do not make Student's t fit those."
+    )
+    if waiting := _planned_again(rows, results):
+        notes += f" Planned, but not all run yet: {', '.join(f'`{name}`' for name in waiting)}."
+    return f"{said}:\n\n<details><summary>all, and what they were</summary>\n\n{notes}\n\n{_table(lines)}\n\n</details>"
+
+
+def _planned_again(rows: Sequence[Row], results: str | Path) -> list[str]:
+    """The experiments that have the plan of a confirmation from which their verdict is not yet."""
+    sources = {row.experiment.rows_of: find(row.experiment.rows_of) for row in rows if row.experiment.confirm}
+    plans = {name: load_plan(source.file(results), source.version) for name, source in sources.items()}
+    return [name for name, plan in plans.items() if plan and len(plan.confirmations) > sources[name].confirmation]
 
 
 def _said_effect(comparison: Comparison | None) -> str:

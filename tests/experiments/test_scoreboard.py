@@ -73,6 +73,7 @@ def problems(page: NotebookNode, board: list[scoreboard.Row]) -> list[str]:
         "many": scoreboard.many(board),
         "policy_table": scoreboard.policy_table(),
         "chosen_again": scoreboard.chosen_again(board),
+        "confirmed_again": scoreboard.confirmed_again(board),
     }
     for name, text in made.items():
         if text not in shown(page, f"Markdown(scoreboard.{name}("):
@@ -440,6 +441,73 @@ def test_it_is_said_what_the_first_choice_would_have_given(tmp_path, board):
         and ", open | " in line
         and line.endswith(", **reversed** |")
     )
+
+
+def test_the_first_confirmation_stands_beside_the_second(tmp_path, board, monkeypatch):
+    """Counted here by other code; what the first confirmation says changes no verdict."""
+    import json
+
+    import numpy as np
+    from scipy import stats
+
+    row = next(row for row in board if row.name == "regularization")
+    said = scoreboard.confirmed_again([row])
+    assert f"of {len(row.comparisons)} effects" in said and said.count("(#scoreboard-regularization)") == 4
+    rows = [
+        json.loads(line)
+        for line in (experiments.RESULTS / "regularization.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    differ, moved = 0, 0
+    for c in row.comparisons:
+        both = [
+            {r["seed"]: r["test_accuracy"] for r in rows if r["setting"] == setting and r["seed"] >= 100}
+            for setting in c.settings[:2]
+        ]
+        d = {seed: both[0][seed] - both[1][seed] for seed in both[0]}
+        first, second = ([x for seed, x in d.items() if seed // 100 == k] for k in (1, 2))
+        assert np.mean(second) == pytest.approx(c.difference.mean)
+        differ += stats.ttest_ind(first, second, equal_var=False).pvalue < 0.05
+        (line,) = (line for line in said.splitlines() if f"), {c.name} |" in line)
+        effects = [float(x.replace("−", "-")) for x in re.findall(r"([−+][\d.]+) points \[", line)]
+        assert effects == pytest.approx([100 * np.mean(first), 100 * np.mean(second)], abs=0.006)
+        words = re.findall(r"\], \**([a-z, ]+?)\** \|", line)
+        assert ("**" in line) == (words[0] != words[1]) and words[1] == row.judged.outcomes[c.name]
+        moved += words[0] != words[1]
+    assert f" {differ} moved by more than chance" in said and f"the outcome of {moved} is another" in said
+    for file in experiments.RESULTS.glob("regularization.*"):
+        shutil.copy(file, tmp_path)
+    for r in rows:
+        if r["seed"] // 100 == 1 and r["setting"]["norm"] == "batch":
+            r["test_accuracy"], r["correct"] = r["test_accuracy"] + 0.05, None
+    (tmp_path / "regularization.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    (tmp_path / "regularization.correct.npz").unlink()
+    higher = scoreboard.row("regularization", tmp_path)
+    assert higher.judged == row.judged
+    assert "of 4 effects 4 moved by more than chance" in scoreboard.confirmed_again([higher], tmp_path)
+    assert (
+        f"Where all is chance, about {round(0.05 * len(row.comparisons))} would" in said and "not all run" not in said
+    )
+    monkeypatch.setattr("bnbook.experiments.claims.regularization.CONFIRMATION", 1)
+    waiting = dataclasses.replace(row, experiment=experiments.find("regularization"))
+    assert scoreboard._planned_again([row, waiting], experiments.RESULTS) == ["regularization"]
+    monkeypatch.undo()
+    fewer = [r for r in rows if not (r["seed"] == 239 and r["setting"] == rows[-1]["setting"])]
+    assert len(fewer) == len(rows) - 1
+    (tmp_path / "regularization.jsonl").write_text("".join(json.dumps(r) + "\n" for r in fewer), encoding="utf-8")
+    missing = scoreboard.row("regularization", tmp_path)
+    assert missing.judged is None and (missing.done, missing.planned) == (row.done - 1, row.planned)
+    assert row.planned > 33 * (11 + 40)
+    once = scoreboard.confirmed_again([next(row for row in board if row.name == "depth")])
+    assert once.endswith("). No experiment has been confirmed again.")
+
+
+def test_widths_are_counted(board):
+    found = [(c.difference, row.experiment.delta) for row in board for c in row.comparisons]
+    halves = [((d.high - d.low) / 2, abs(d.mean), delta) for d, delta in found]
+    narrow = sum(half <= delta / 2 for half, _, delta in halves)
+    enough = sum(delta / 2 < half <= (mean - delta) / 2 for half, mean, delta in halves)
+    said = [int(n) for n in re.findall(r"\d+", scoreboard.widths(board).replace("δ/2", ""))]
+    assert said[:4] == [len(halves), narrow, enough, len(halves) - narrow - enough] and 0 < said[4] < said[3]
 
 
 def test_every_setting_that_is_judged_was_chosen_on_five_seeds():

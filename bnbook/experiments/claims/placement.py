@@ -28,6 +28,7 @@ CLAIM = "We add the BN transform immediately before the nonlinearity, by normali
 SOURCE = "ioffe2015batch"
 FOLKLORE = "It belongs before the activation."
 CHAPTER, VERSION, SEEDS, CONFIRM = 16, 2, 5, True
+CONFIRMATION = 2
 DATASET = "Fashion-MNIST, 10,000 training images, drawn anew for each seed"
 NETWORK = "fully connected, five hidden layers of 128"
 BATCH_SIZE, STEPS = 128, 312  # four epochs of 78 updates

@@ -37,6 +37,7 @@ CLAIM = "It also acts as a regularizer, in some cases eliminating the need for D
 SOURCE = "ioffe2015batch"
 FOLKLORE = "Batch normalization is a regularizer."
 CHAPTER, VERSION, SEEDS, CONFIRM = 15, 2, 5, True
+CONFIRMATION = 2
 DATASET = "Fashion-MNIST, 256 or 1,024 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = "fully connected, 196-256-256-10, ReLU"
 BATCH_SIZE, STEPS = 128, 300

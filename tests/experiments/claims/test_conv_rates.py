@@ -14,6 +14,7 @@ from bnbook.experiments.claims import higher_rates
 matplotlib.use("Agg")
 
 PLANNED = 10
+FRESH = range(100 * R.CONFIRMATION, 100 * R.CONFIRMATION + PLANNED)
 LAST = {"batch": 3.0, "none": 0.3, "group": 1.0}  # at which the made-up networks learn
 
 
@@ -43,7 +44,7 @@ def made_up(seeds, phase: str, last=LAST) -> list[dict]:
 def confirmed(last=LAST) -> list[dict]:
     pilot = made_up(range(R.SEEDS), "choose")
     read = [setting for c in R.comparisons(pilot) for setting in c.settings]
-    return pilot + [r for r in made_up(range(100, 100 + PLANNED), "confirm", last) if r["setting"] in read]
+    return pilot + [r for r in made_up(FRESH, "confirm", last) if r["setting"] in read]
 
 
 def test_every_arm_has_the_same_rates():
@@ -58,7 +59,7 @@ def test_batch_normalization_is_compared_with_none_and_with_group_normalization(
     assert list(found) == [(name, norm) for name in R.NETWORKS for norm in ("none", "group")]
     for (name, norm), c in found.items():
         assert c.difference.mean == pytest.approx(log10(3.0 / LAST[norm])) and c.edges == ()
-        assert c.seeds == tuple(range(100, 110)) and {s["network"] for s in c.settings} == {name}
+        assert c.seeds == tuple(FRESH) and {s["network"] for s in c.settings} == {name}
         assert max(s["lr"] for s in c.settings if s["norm"] == norm) == 10 * LAST[norm]  # dead, and one beyond
         assert R.in_scope(c) == (norm == "none")
     assert experiments.judge(rows).word == "supported"
@@ -70,18 +71,18 @@ def test_what_fresh_seeds_learn_decides():
         assert c.difference.mean == pytest.approx(log10(0.3 / LAST[c.levels[1]]))
     hidden = confirmed(LAST | {"none": 30.0})
     top = R.comparisons(hidden)[0]
-    assert top.b[100] == pytest.approx(log10(max(s["lr"] for s in R.grid())))  # what was not run counts against it
+    assert top.b[FRESH[0]] == pytest.approx(log10(max(s["lr"] for s in R.grid())))  # what was not run counts against it
     assert experiments.judge(hidden).word != "supported"
 
 
 def test_the_highest_rate_costs_what_it_is_worse_than_the_best():
     rows = confirmed()
-    assert R.lost(rows, "VGG-6", "batch") == pytest.approx(dict.fromkeys(range(100, 110), 0.03 * log10(30)))
-    assert R.lost(rows, "ResNet-8", "none") == pytest.approx(dict.fromkeys(range(100, 110), 0.03 * log10(3)))
+    assert R.lost(rows, "VGG-6", "batch") == pytest.approx(dict.fromkeys(FRESH, 0.03 * log10(30)))
+    assert R.lost(rows, "ResNet-8", "none") == pytest.approx(dict.fromkeys(FRESH, 0.03 * log10(3)))
     hidden = confirmed(LAST | {"none": 30.0})
-    assert R.lost(hidden, "VGG-6", "none")[100] == pytest.approx(0.03 * log10(30))  # one beyond the pilot's dead rate
-    nothing = [r | {"diverged": r["seed"] == 104 or r["diverged"]} for r in rows]
-    assert 104 not in R.lost(nothing, "VGG-6", "none")  # learns nowhere: there is nothing to lose
+    assert R.lost(hidden, "VGG-6", "none")[FRESH[0]] == pytest.approx(0.03 * log10(30))  # beyond its dead rate
+    nothing = [r | {"diverged": r["seed"] == FRESH[4] or r["diverged"]} for r in rows]
+    assert FRESH[4] not in R.lost(nothing, "VGG-6", "none")  # learns nowhere: there is nothing to lose
 
 
 def test_the_figure_has_a_panel_for_each_network():

@@ -114,10 +114,11 @@ def test_the_verdict_is_from_fresh_seeds_at_the_chosen_rates():
     pilot = made_up(growing)
     assert experiments.judge(pilot).word == "open"
     chosen = [setting for c in conv_faster.comparisons(pilot) for setting in c.settings]
-    fresh = [r for r in made_up(growing, range(100, 110), "confirm") if r["setting"] in chosen]
+    first = 100 * experiments.find("conv_speed").confirmation
+    fresh = [r for r in made_up(growing, range(first, first + 10), "confirm") if r["setting"] in chosen]
     assert experiments.judge(pilot + fresh).word == "supported"
     assert experiments.judge(pilot + fresh, "conv_faster").word == "supported"
-    worse = made_up(lambda s: growing(s) - 0.9 * (s["norm"] == "batch"), range(100, 110), "confirm")
+    worse = made_up(lambda s: growing(s) - 0.9 * (s["norm"] == "batch"), range(first, first + 10), "confirm")
     slow = pilot + [r for r in worse if r["setting"] in chosen]
     assert experiments.judge(slow).word == experiments.judge(slow, "conv_faster").word == "contradicted"
 
