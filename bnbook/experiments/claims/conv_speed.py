@@ -29,6 +29,7 @@ CLAIM = (
 FOLKLORE = "A convolutional network with batch normalization ends up better."
 SOURCE = "ioffe2015batch"
 CHAPTER, VERSION, SEEDS, CONFIRM = 11, 1, 5, True
+CONFIRMATION = 2
 DATASET = "Fashion-MNIST, 10,000 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = "six convolutions as VGG, width 16, and a residual network of 8 layers, width 8"
 BATCH_SIZE, BUDGETS = 128, (98, 195, 390, 780)  # of updates; 78 are an epoch

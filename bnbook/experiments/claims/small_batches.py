@@ -31,6 +31,7 @@ CLAIM = (
 FOLKLORE = "Group normalization, or none, is better than batch normalization."
 SOURCE = "wu2018group"
 CHAPTER, VERSION, SEEDS, CONFIRM = 19, 1, 5, True
+CONFIRMATION = 2
 DATASET = "Fashion-MNIST, 1,024 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = "the convolutional network of the book"
 IMAGES, EPOCHS = 1024, 3
