@@ -45,7 +45,8 @@ def made_up(seeds, phase: str, lost: float = 0.3) -> list[dict]:
 
 def confirmed(lost: float = 0.3) -> list[dict]:
     """The pilot, and fresh seeds of the rates that it chooses."""
-    fresh = made_up(range(100, 100 + PLANNED), "confirm", lost)
+    first = 100 * S.CONFIRMATION
+    fresh = made_up(range(first, first + PLANNED), "confirm", lost)
     middle = {size: rates[len(rates) // 2] for size, rates in S.RATES.items()}
     return made_up(range(S.SEEDS), "choose", lost) + [
         row for row in fresh if row["setting"]["lr"] == middle[row["setting"]["batch_size"]]
