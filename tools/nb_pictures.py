@@ -15,8 +15,9 @@ import numpy as np
 from nb_prose import measured_numbers
 from nbformat import NotebookNode
 
-MAX_PICTURE_BYTES = 80_000
-MAX_BYTES_PER_PIXEL = 0.12  # of those that are larger than most, as a tall table with letters in every line
+from bnbook.plotting import LARGE
+
+MAX_BYTES_PER_PIXEL = 0.12  # of pictures that are `LARGE`, as a tall table with letters in every line
 MAX_PICTURE_WIDTH = 1000  # pixels
 PICTURE_DPI = 100
 MIN_ALT_LENGTH = 20
@@ -127,7 +128,7 @@ def _check_png(png: bytes) -> Iterator[str]:
     from PIL import Image
 
     image = Image.open(io.BytesIO(png))
-    most = max(MAX_PICTURE_BYTES, int(MAX_BYTES_PER_PIXEL * image.width * image.height))
+    most = max(LARGE, int(MAX_BYTES_PER_PIXEL * image.width * image.height))
     if len(png) > most:
         yield f"the picture has {len(png)} bytes, at most {most} are accepted"
     if image.width > MAX_PICTURE_WIDTH:
