@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -109,3 +110,21 @@ def test_without_git_or_where_it_refuses_the_commit_is_unknown(program, tmp_path
         (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert _commit(copy_of_the_package(tmp_path / "bnbook")) == "unknown"
+
+
+@needs_git
+def test_the_commits_that_results_name_are_in_the_history_or_named_as_lost():
+    """Whoever asks whether a plan is older than its rows finds the commits of both."""
+    results = Path(__file__).parents[1] / "book/results"
+    try:
+        if git(results, "rev-parse", "--is-shallow-repository") == "true":
+            pytest.skip("a shallow clone")
+        known = git(results, "rev-list", "HEAD").split()
+    except subprocess.CalledProcessError:
+        pytest.skip("not a clone")
+    commit = re.compile(r'"commit": "([0-9a-f]{12})\+?"')
+    named = {c for file in results.glob("*.json*") for c in commit.findall(file.read_text(encoding="utf-8"))}
+    lost = named - {c[:12] for c in known}
+    lines = (results / "README.md").read_text(encoding="utf-8").splitlines()
+    (said,) = [line for line in lines if line.startswith("Lost commits: ")]
+    assert len(named) > 50 and lost == set(re.findall("[0-9a-f]{12}", said))
