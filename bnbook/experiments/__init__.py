@@ -36,6 +36,9 @@ environment variable BNBOOK_EXPERIMENTS names). It is found by its name, and hol
     def run(setting: dict, seed: int) -> dict:
         '''The measurements of one run, the same again for the same arguments on one machine.'''
 
+    def steps_of(setting: dict) -> int:
+        '''How many updates a run makes, where settings differ in it and STEPS is the most. May be left out.'''
+
     def comparisons(rows: list[dict]) -> list[Comparison]:
         '''The primary comparison, in each of its conditions: A minus B, paired by seed.'''
 

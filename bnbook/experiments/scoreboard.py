@@ -338,9 +338,18 @@ def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str
         word = counts([row.judged.outcomes[c.name] for c in found]) if found else row.word
         if situation.change and CHANGES not in lines:
             lines.append(CHANGES)
-        trained = "" if is_factor(row.experiment.metric) else f", {row.experiment.steps:,} updates"
+        trained = "" if is_factor(row.experiment.metric) else f", {_updates(row, found)}"
         lines.append((f"{situation.words}{trained}", effect, f"[{word}](#{row.anchor})"))
     return _table(lines)
+
+
+def _updates(row: Row, comparisons: Sequence[Comparison]) -> str:
+    """How many updates the runs behind some conditions make: "390 updates", "24 to 384 updates"."""
+    of = row.experiment
+    steps = {of.steps_of(s) for c in comparisons for s in c.settings} if of.steps_of else set()
+    steps = steps or {of.steps}
+    ends = dict.fromkeys(f"{n:,}" if n else "no" for n in (min(steps), max(steps)))
+    return f"{' to '.join(ends)} updates"
 
 
 def counts(outcomes: Sequence[str]) -> str:
@@ -577,7 +586,6 @@ def _said_effect(comparison: Comparison | None) -> str:
 def details(row: Row) -> str:
     """Claim, setting, effects with intervals, and both verdicts of a row."""
     measured = row.experiment
-    updates = f"{measured.steps:,}" if measured.steps else "no"
     seeds = f"{measured.seeds} paired seeds"
     if measured.confirm:
         seeds = f"settings chosen on {measured.seeds} seeds, and the verdict from fresh ones"
@@ -591,7 +599,7 @@ def details(row: Row) -> str:
         f"**As its source says it** ({measured.scope or 'no setting is named, so in all conditions'}): {row.quoted}.",
         f"**As it is repeated**, “{measured.folklore}”: {row.repeated}.",
         f"**Question.** {measured.question} See {_chapter(row)}.",
-        f"**Our setting.** {measured.dataset}; {measured.network}; {updates} updates; {seeds};"
+        f"**Our setting.** {measured.dataset}; {measured.network}; {_updates(row, row.comparisons)}; {seeds};"
         f" smallest effect worth having δ = {amount(measured.delta, measured.metric, sign=False)}{less}.",
     ]
     if row.comparisons:

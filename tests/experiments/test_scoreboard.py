@@ -395,7 +395,9 @@ def test_every_situation_has_conditions_and_says_what_they_say(board):
         said = re.search(r"middle pairs; (.*) below", line)
         told = [re.match(r"(\d+) of (\d+) (.*)", part).groups() for part in (said[1].split(" and ") if said else [])]
         assert {arm: (int(n), int(m)) for n, m, arm in told} == expected
-        assert (f" {row.experiment.steps:,} updates |" in line) == (not is_factor(row.experiment.metric))
+        steps = sorted({row.experiment.updates(setting) for c in found for setting in c.settings})
+        updates = " to ".join(f"{n:,}" for n in dict.fromkeys([steps[0], steps[-1]]))
+        assert (f", {updates} updates |" in line) == (not is_factor(row.experiment.metric))
         if len(found) == 1 and of_accuracy and not any(mixed) and abs(effects[0]) > 0.01:
             levels = [float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", line).groups()]
             assert levels[1] - levels[0] == pytest.approx(100 * found[0].difference.mean, abs=0.11)

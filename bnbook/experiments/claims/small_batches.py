@@ -7,7 +7,7 @@ small batches in more and smaller steps. `batch_renorm` reads another claim from
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ CONFIRMATION = 2
 DATASET = "Fashion-MNIST, 1,024 training images of 14x14 pixels, drawn anew for each seed"
 NETWORK = "the convolutional network of the book"
 IMAGES, EPOCHS = 1024, 3
-STEPS = EPOCHS * IMAGES // 2  # of batches of 2; fewer of larger ones
+STEPS = EPOCHS * IMAGES // 2  # of batches of 2
 METRIC, DELTA = "test_accuracy", POINTS.delta
 SCOPE = "against group normalization, in batches of 2, 4 and 8 images"
 FACTOR = "the batch size", "the network without BN"
@@ -67,6 +67,11 @@ def grid(quick: bool = False) -> list[dict]:
     ]
 
 
+def steps_of(setting: Mapping) -> int:
+    """Larger batches make fewer updates of the same images."""
+    return EPOCHS * IMAGES // setting["batch_size"]
+
+
 def network(norm: str, batch_size: int) -> nn.Sequential:
     """The network with a normalization, from PyTorch's initial weights, the same for all four.
 
@@ -74,7 +79,7 @@ def network(norm: str, batch_size: int) -> nn.Sequential:
     0.1 those of two images would be an average over 20. Batch Renormalization is batch normalization for a tenth of the
     updates, and has its full limits after another fifth.
     """
-    momentum, steps = min(0.1, batch_size / 320), EPOCHS * IMAGES // batch_size
+    momentum, steps = min(0.1, batch_size / 320), steps_of({"batch_size": batch_size})
     model = cnn("batch" if norm == "renorm" else norm, image_size=14)
     for name, layer in list(model.named_children()):
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -104,7 +109,7 @@ def run(setting: dict, seed: int) -> dict:
         subset(IMAGES, seed, half=True),
         val,
         split("test", half=True),
-        steps=EPOCHS * IMAGES // size,
+        steps=steps_of(setting),
         lr=setting["lr"],
         momentum=0.9,
         schedule="cosine",

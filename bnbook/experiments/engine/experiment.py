@@ -57,12 +57,17 @@ class Study:
     dataset: str = ""
     network: str = ""
     steps: int | None = None
+    steps_of: Callable[[Mapping], int] | None = None  # of a setting, where a run's number of updates is not STEPS
     metric: str | None = None
     measured: str | None = None  # what every row holds: the metric, or what MEASURED says
     seeds: int = 5
     chance: float | None = 0.1
     confirm: bool = False  # whether settings are chosen on these seeds, and the verdict is from fresh ones
     confirmation: int = 1  # which of the confirmations the verdict is from
+
+    def updates(self, setting: Mapping) -> int | None:
+        """How many updates a run of a setting makes."""
+        return setting.get("steps") or (self.steps_of(setting) if self.steps_of else self.steps)
 
     def settings(self, quick: bool = False) -> list[dict]:
         """The settings of the grid.
@@ -165,7 +170,7 @@ NEEDED = {
     Study: "QUESTION CHAPTER VERSION grid run".split(),
 }
 # What a claim on other rows takes from there.
-OF_THE_ROWS = "version seeds chance confirm confirmation dataset network steps measured grid run".split()
+OF_THE_ROWS = "version seeds chance confirm confirmation dataset network steps steps_of measured grid run".split()
 
 
 def names() -> list[str]:
@@ -210,7 +215,7 @@ def find(name: str) -> Experiment | Study:
 
 def _constant(field: str) -> str:
     """What a module calls a field of `Experiment`."""
-    functions = ("grid", "run", "comparisons", "in_scope", "beside", "figure")
+    functions = ("grid", "run", "steps_of", "comparisons", "in_scope", "beside", "figure")
     return field if field in functions else field.upper()
 
 
@@ -399,7 +404,7 @@ def _confirmed_seeds(rows: Sequence[Mapping]) -> int:
 def provenance_line(rows: Sequence[Mapping]) -> str:
     """Where a figure's rows come from, in one line: data, network, updates, seeds, versions, days."""
     study = find(rows[0]["experiment"])
-    steps = [row.get("steps") or row["setting"].get("steps") or study.steps for row in rows]
+    steps = [row.get("steps") or study.updates(row["setting"]) for row in rows]
     seeds = len({row["seed"] for row in rows})
     updates = f"{_range(steps)} updates" if None not in steps else ""
     parts = [study.dataset, study.network, updates, f"{seeds} seed{'s' if seeds > 1 else ''}"]

@@ -59,7 +59,8 @@ def test_every_normalization_has_the_same_rates_at_a_size():
     assert all(list(rates) == sorted(set(rates)) and len(rates) > 2 for rates in S.RATES.values())
     assert all(setting in grid for setting in S.grid(quick=True))
     assert all(S.IMAGES % size == 0 for size in S.RATES)  # every size sees all images
-    assert max(S.EPOCHS * S.IMAGES // size for size in S.RATES) == S.STEPS
+    assert {S.EPOCHS * S.IMAGES / s["batch_size"] for s in grid} == {S.steps_of(s) for s in grid}
+    assert max(map(S.steps_of, grid)) == S.STEPS
 
 
 def test_what_replaces_bn_is_compared_with_it_at_every_size():
