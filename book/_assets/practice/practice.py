@@ -24,7 +24,7 @@ def judge(before, answer, call):
         for statement in before:
             try:
                 exec(statement, namespace)
-            except ModuleNotFoundError as error:  # PyTorch, say: an answer that does not use it runs without
+            except ImportError as error:  # PyTorch, say, or what needs it: an answer that does not use it runs without
                 absent[statement.split()[-1]] = error.name
         exec(compile(answer, ANSWER, "exec"), namespace)
         checked = eval(call, namespace)
