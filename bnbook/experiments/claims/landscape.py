@@ -5,8 +5,9 @@ the gradient further along the step; the gradient of each layer after the layers
 distributions of the activations move; and how far the weights turn. `covariate_shift` reads another claim from the
 same rows.
 
-Rates are constant: under a schedule rate times curvature has no value to compare at. Each seed draws its own training
-images, and 10,000 others validate. Rates are chosen on the seeds of the pilot, and fresh seeds give the verdict.
+Rates are constant: under a schedule rate times curvature has no value to compare at; `studies.landscape_cosine` is
+beside it, where they fall to zero. Each seed draws its own training images, and 10,000 others validate. Rates are
+chosen on the seeds of the pilot, and fresh seeds give the verdict.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.torch_mlp import mlp
+from ...optim import cosine
 from .. import Choice, Comparison, best, fresh, pilot, select
 from ..policy import COST
 from ..protocol import evaluate, split, subset, updates
@@ -200,24 +202,30 @@ def grid(quick: bool = False) -> list[dict]:
     ]
 
 
-def run(setting: dict, seed: int) -> dict:
-    """Train one network and probe it on the way; of every measure the values before the updates of PROBED."""
+def run(setting: dict, seed: int, schedule: str = "constant") -> dict:
+    """Train one network and probe it on the way; of every measure the values before the updates of PROBED.
+
+    Args:
+        schedule: of the rate, see `protocol.updates`; a probe's step is that of the update that it stands before.
+    """
+    lr = setting["lr"]
     torch.manual_seed(seed)
     model = mlp(setting["norm"], widths=WIDTHS, init=setting["init"])
     x, y = subset(10_000, seed)
     drawn = torch.Generator().manual_seed(seed)
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
 
-    def look() -> None:
+    def look(done: int = 0) -> None:
         batch = torch.randint(len(x), (BATCH_SIZE,), generator=drawn)
-        probed = probe(model, x[batch], y[batch], setting["lr"], (x[:REFERENCE], y[:REFERENCE]))
+        rate = cosine(done, STEPS, lr) if schedule == "cosine" else lr
+        probed = probe(model, x[batch], y[batch], rate, (x[:REFERENCE], y[:REFERENCE]))
         for name, value in probed.items():
             found[name].append(round(value, 4))
 
     look()
-    for step, _ in updates(model, x, y, steps=STEPS, lr=setting["lr"], seed=seed, batch_size=BATCH_SIZE):
+    for step, _ in updates(model, x, y, steps=STEPS, lr=lr, schedule=schedule, seed=seed, batch_size=BATCH_SIZE):
         if step + 1 in PROBED:
-            look()
+            look(step)
     tested = evaluate(model, *split("test"))
     return {
         **found,
