@@ -346,8 +346,7 @@ def _situations(situations: Sequence[Situation], rows: Mapping[str, Row]) -> str
 def _updates(row: Row, comparisons: Sequence[Comparison]) -> str:
     """How many updates the runs behind some conditions make: "390 updates", "24 to 384 updates"."""
     of = row.experiment
-    steps = {of.steps_of(s) for c in comparisons for s in c.settings} if of.steps_of else set()
-    steps = steps or {of.steps}
+    steps = {of.updates(setting) for c in comparisons for setting in c.settings} or {of.steps}
     ends = dict.fromkeys(f"{n:,}" if n else "no" for n in (min(steps), max(steps)))
     return f"{' to '.join(ends)} updates"
 

@@ -192,7 +192,7 @@ def find(name: str) -> Experiment | Study:
     """An experiment or a study, from the constants and functions of its module.
 
     Raises:
-        ValueError: there is none of this name, or something of its interface is missing.
+        ValueError: there is none of this name, something of its interface is missing, or CONFIRM is no truth value.
     """
     kind, package = (Experiment, CLAIMS) if name in names() else (Study, STUDIES)
     if name not in _names(package):
@@ -210,6 +210,8 @@ def find(name: str) -> Experiment | Study:
     found.setdefault("measured", found.get("metric", kind.metric))
     if absent := [word for word in NEEDED[kind] if constants[word] not in found]:
         raise ValueError(f"the experiment {name!r} must define {', '.join(absent)} (see bnbook.experiments)")
+    if not isinstance(found.get("confirm", False), bool):  # an imported name, say
+        raise ValueError(f"CONFIRM of the experiment {name!r} must be True or False, got {found['confirm']!r}")
     return kind(**found)
 
 

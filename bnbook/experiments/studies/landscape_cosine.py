@@ -13,7 +13,7 @@ from types import ModuleType
 
 from .. import Comparison
 from ..claims import landscape
-from ..engine.statistics import CONFIRM
+from ..engine import statistics
 
 QUESTION = "What is left of the differences that `landscape` finds where the rate falls to zero?"
 CHAPTER, VERSION = 17, 1
@@ -50,5 +50,5 @@ def comparisons(claim: ModuleType, rows: Sequence[Mapping], *args: object, **mor
         claim: `landscape` or `covariate_shift`.
         args, more: of its `comparisons`.
     """
-    phased = [{**row, "phase": CONFIRM} if row["seed"] >= CHOSE else row for row in rows]
+    phased = [{**row, "phase": statistics.CONFIRM} if row["seed"] >= CHOSE else row for row in rows]
     return [replace(found, edges=()) for found in claim.comparisons(phased, *args, **more)]  # no grid, so no edges

@@ -314,6 +314,12 @@ def test_constants_left_out_have_the_values_that_the_package_says():
         assert word in experiments.__doc__
 
 
+def test_a_name_that_reads_as_a_switch_is_refused(monkeypatch, tiny):
+    monkeypatch.setattr(tiny, "CONFIRM", "confirm", raising=False)
+    with pytest.raises(ValueError, match="CONFIRM of the experiment 'tiny' must be True or False, got 'confirm'"):
+        experiment.find("tiny")
+
+
 def test_finding_an_experiment_changes_no_module(tiny):
     before = set(vars(tiny))
     found = experiment.find("tiny")
